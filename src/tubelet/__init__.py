@@ -1,0 +1,30 @@
+"""tubelet: self-supervised pretraining on video. The public functions, imported when they are first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tubelet.data.load_clip import load_clip as load_clip
+    from tubelet.evaluate.predict import predict as predict
+    from tubelet.masking import Mask as Mask
+    from tubelet.weights.load import load_model as load_model
+    from tubelet.weights.save import save_pretrained as save_pretrained
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Mask": "tubelet.masking",
+    "load_clip": "tubelet.data.load_clip",
+    "load_model": "tubelet.weights.load",
+    "predict": "tubelet.evaluate.predict",
+    "save_pretrained": "tubelet.weights.save",
+}
+__all__ = ["Mask", "__version__", "load_clip", "load_model", "predict", "save_pretrained"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tubelet' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

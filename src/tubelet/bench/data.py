@@ -1,0 +1,171 @@
+"""What loading costs beyond decoding, in milliseconds of one core for each clip.
+
+decode     the frames of a clip at the file's size: the ceiling
+whole      what training does: decode, multi-scale crop, resize, flip, mask, collate
+repeated   the same with R clips of every decoded video
+
+Everything runs in this process on one thread, the three stages over the same clips in turns; the first round warms up
+and is dropped, then the median of the rounds counts. The clock is that of the processor, so that other work on the
+machine and waiting for disks do not count. Normalising belongs to the device and is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import process_time
+
+import av
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+
+from tubelet.clip import ClipGrid
+from tubelet.data.dataset import TrainingVideos, collate
+from tubelet.data.encode import Settings
+from tubelet.data.manifest import Manifest
+from tubelet.data.randomness import key
+from tubelet.data.reader import available_readers
+from tubelet.data.sampling import Sampling
+from tubelet.data.transcode import transcode
+from tubelet.data.worker import keep_memory
+from tubelet.masking import tube
+
+GRID = ClipGrid(frames=16, height=224, width=224, tubelet=2, patch=16)
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one core for each clip, and how stages compare (each the median of the rounds' own ratios)."""
+
+    files: str
+    reader: str
+    decode: float
+    whole: float
+    repeated: float
+    whole_to_decode: float
+    repeated_to_whole: float
+
+
+def bench(
+    manifests: Mapping[str, Path], readers: list[str] | None = None, clips: int = 8, rounds: int = 7, repeats: int = 4
+) -> list[Timing]:
+    """Every reader on every manifest (name -> file): 16 x 4 clips at 224 pixels, `clips` of them a round, from as many
+    videos if there are. What `verify` filled in is left aside, above all the reader it chose.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # this and the next as in a loader's worker
+    keep_memory()
+    try:
+        pairs = [(name, reader) for name in manifests for reader in readers or available_readers()]
+        return [
+            _measure(name, _some(Manifest.read(manifests[name]), clips), reader, clips, rounds, repeats)
+            for name, reader in track(pairs, description="measuring")
+        ]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _some(manifest: Manifest, count: int) -> Manifest:
+    """The paths of `count` videos, evenly spread."""
+    chosen = np.unique(np.linspace(0, len(manifest) - 1, count).astype(int)).tolist()
+    return Manifest.from_columns(manifest.root, {"path": [manifest.record(i).path for i in chosen]})
+
+
+def _measure(name: str, manifest: Manifest, reader: str, clips: int, rounds: int, repeats: int) -> Timing:
+    common = {"seed": 0, "flip": True, "masking": partial(tube, ratio=0.9), "reader": reader}
+    once, often = (TrainingVideos(manifest, GRID, Sampling(stride=STRIDE), repeats=r, **common) for r in (1, repeats))  # type: ignore[arg-type]
+
+    def decode(epoch: int, index: int) -> None:
+        once.decode(manifest.record(index), epoch, index)
+
+    def whole(epoch: int, index: int) -> None:
+        collate([once[epoch, index]])
+
+    def repeated(epoch: int, index: int) -> None:
+        collate([often[epoch, index]])
+
+    stages: list[Callable[[int, int], None]] = [decode, whole, repeated]
+    spent = torch.zeros(rounds + 1, 3, dtype=torch.float64)  # milliseconds
+    for number in range(rounds + 1):
+        for clip in range(clips):
+            slot = (number * clips + clip, clip % len(manifest))
+            for stage, run in enumerate(stages):
+                begun = process_time()
+                run(*slot)
+                spent[number, stage] += 1000 * (process_time() - begun)
+    per_clip = spent[1:].T / clips  # [stage, round]
+    per_clip[2] /= repeats
+    decoding, piped, repeating = per_clip
+    columns = (*per_clip, piped / decoding, repeating / piped)
+    return Timing(name, reader, *(median(column.tolist()) for column in columns))
+
+
+def print_timings(timings: list[Timing], repeats: int) -> None:
+    table = Table(
+        Column("files", no_wrap=True),
+        "reader",
+        "decode",
+        "whole",
+        "/ decode",
+        f"R={repeats}",
+        "/ whole",
+        "clips/s",
+        f"R={repeats}",
+    )
+    for t in timings:
+        table.add_row(
+            t.files, t.reader, f"{t.decode:.1f}", f"{t.whole:.1f}", f"{t.whole_to_decode:.2f}",
+            f"{t.repeated:.1f}", f"{t.repeated_to_whole:.2f}", f"{1000 / t.whole:.0f}", f"{1000 / t.repeated:.0f}",
+        )  # fmt: skip
+    Console().print("16 x 4 clips at 224 pixels; milliseconds of one core for each clip", table)
+
+
+def render(directory: Path, videos: int = 2, frames: int = 240) -> dict[str, Path]:
+    """Two sets of the same videos, H.264 at 30 frames per second: as a camera or a site gives them, and re-encoded for
+    training as `tubelet transcode` does it. Name -> manifest.
+    """
+    original = directory / "original"
+    original.mkdir(parents=True)
+    paths = [original / f"{i}.mp4" for i in range(videos)]
+    for i, path in enumerate(track(paths, description="rendering")):
+        _render(path, i, frames)
+    Manifest.from_columns(original, {"path": [path.name for path in paths]}).write(original / "videos.csv")
+    transcode(original / "videos.csv", directory / "256", Settings(short_side=256, gop=16))
+    return {"480 px, GOP 250": original / "videos.csv", "256 px, GOP 16": directory / "256" / "videos.csv"}
+
+
+def _render(path: Path, number: int, frames: int, height: int = 480, width: int = 640) -> None:
+    """A camera pans over a textured plane before which a disc of another texture moves; a little noise."""
+    random = np.random.default_rng(key("bench", number))
+    plane, other = (_texture(random, height * 2, width * 2) for _ in range(2))
+    y, x = np.mgrid[:height, :width]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": "21", "preset": "veryfast", "g": "250"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for n in range(frames):
+            t = n / 240
+            top, left = int(height * (0.5 + 0.4 * np.sin(5 * t))), int(width * (0.5 + 0.4 * np.sin(3 * t)))
+            image = plane[top : top + height, left : left + width].copy()
+            centre_y, centre_x = height * (0.5 + 0.3 * np.cos(7 * t)), width * (0.5 + 0.3 * np.sin(9 * t))
+            disc = (y - centre_y) ** 2 + (x - centre_x) ** 2 < (height / 5) ** 2
+            image[disc] = other[:height, :width][disc]
+            noisy = image + random.integers(-3, 4, image.shape, dtype=np.int16)
+            frame = av.VideoFrame.from_ndarray(noisy.clip(0, 255).astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _texture(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """int16 [H,W,3]: random colours at several scales."""
+    total = torch.zeros(1, 3, height, width)
+    for cells, weight in ((4, 90.0), (16, 60.0), (64, 40.0), (256, 20.0)):
+        colours = torch.from_numpy(random.standard_normal((1, 3, cells, cells), dtype=np.float32))
+        total += weight * torch.nn.functional.interpolate(colours, (height, width), mode="bicubic") / 2
+    return (total[0] + 128).clamp(0, 255).permute(1, 2, 0).numpy().astype(np.int16)

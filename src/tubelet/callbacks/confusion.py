@@ -1,0 +1,93 @@
+"""Which classes are taken for which: confusion.png and per_class.csv in the run directory."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import lightning as L
+from torch import Tensor
+
+from tubelet.evaluate.views import recall
+from tubelet.methods.classification import Classification
+
+_NAMED = 40  # classes at most whose names are written on the axes
+
+
+class Confusion(L.Callback):
+    """Of the epoch with the best val/top1 when training ends, and of what was tested."""
+
+    def __init__(self) -> None:
+        self.best = -1.0
+        self.matrix: Tensor | None = None
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not isinstance(pl_module, Classification) or trainer.sanity_checking:
+            return
+        top1 = float(trainer.callback_metrics["val/top1"])
+        if top1 > self.best:
+            self.best, self.matrix = top1, pl_module.confusion
+        if trainer.state.fn == "validate":
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(pl_module, Classification):
+            self.matrix = pl_module.confusion
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: L.Trainer, method: L.LightningModule) -> None:
+        if self.matrix is None or not trainer.is_global_zero:
+            return
+        named = method.model.id2label or {}
+        names = [named.get(i, str(i)) for i in range(len(self.matrix))]
+        folder = Path(trainer.default_root_dir)
+        draw_confusion(self.matrix, names, folder / "confusion.png")
+        write_per_class(self.matrix, names, folder / "per_class.csv")
+
+    def state_dict(self) -> dict[str, object]:
+        return {"best": self.best, "matrix": self.matrix}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self.best, self.matrix = state_dict["best"], state_dict["matrix"]  # type: ignore[assignment]
+
+
+def draw_confusion(matrix: Tensor, names: list[str], picture: Path) -> None:
+    """Counts [true,guessed]; a row is coloured by shares, so that rare classes are seen as well."""
+    from matplotlib.figure import Figure
+
+    shares = matrix.float() / matrix.sum(1, keepdim=True).clamp(min=1)
+    size = min(4 + 0.3 * len(names), 14)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="guessed", ylabel="true")
+    if len(names) <= _NAMED:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+        for true, guessed in matrix.nonzero().tolist():
+            colour = "white" if shares[true, guessed] > 0.5 else "black"
+            axes.text(
+                guessed, true, str(int(matrix[true, guessed])), ha="center", va="center", color=colour, fontsize=8
+            )
+    temporary = picture.with_name(f".{picture.name}.part")
+    figure.savefig(temporary, format="png", dpi=120)
+    os.replace(temporary, picture)
+
+
+def write_per_class(matrix: Tensor, names: list[str], table: Path) -> None:
+    """A line a class: label, name, videos, accuracy (empty without videos), what it is most often mistaken for."""
+    temporary = table.with_name(f".{table.name}.part")
+    mistaken = matrix - matrix.diagonal().diag()
+    accuracy = recall(matrix)
+    with temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["label", "name", "videos", "accuracy", "mistaken_for"])
+        for label, name in enumerate(names):
+            videos, other = int(matrix[label].sum()), int(mistaken[label].argmax())
+            share = f"{float(accuracy[label]):.4f}" if videos else ""
+            rows.writerow([label, name, videos, share, names[other] if mistaken[label, other] else ""])
+    os.replace(temporary, table)

@@ -1,0 +1,105 @@
+"""`val/knn_top1` beside the reconstruction loss: whether pretraining learns anything the labels are about."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tubelet.data.bad_videos import BadVideos
+from tubelet.data.dataset import NO_LABEL, Batch, EvaluationVideos, collate
+from tubelet.data.manifest import Manifest
+from tubelet.data.randomness import generator
+from tubelet.data.sampler import EvaluationBatches
+from tubelet.evaluate.gather import gather_rows
+from tubelet.evaluate.knn import knn_scores, pooled_features
+
+log = logging.getLogger(__name__)
+
+
+class KNN(L.Callback):
+    """Classifies validation clips by their nearest training clips: the middle of each video, whole and unmasked, as an
+    evaluation sees it. Runs in the validation of every `every_n_epochs`-th epoch and of the last, and in
+    `stage=validate`. Videos without a label take no part; if no video of a split has one, it says so and does nothing.
+
+    Args: max_clips: at most so many videos of each split, drawn once with the run's seed; k, temperature, standardise:
+    see tubelet.evaluate.knn.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 10,
+        max_clips: int = 2000,
+        k: int = 20,
+        temperature: float = 0.07,
+        standardise: bool = True,
+    ) -> None:
+        for name, value in (("every_n_epochs", every_n_epochs), ("max_clips", max_clips), ("k", k)):
+            if value < 1:
+                raise ValueError(f"callbacks.knn.{name} must be at least 1, got {value}")
+        if temperature <= 0:
+            raise ValueError(f"callbacks.knn.temperature must be positive, got {temperature}")
+        self.every_n_epochs, self.max_clips = every_n_epochs, max_clips
+        self.vote: dict[str, Any] = {"k": k, "temperature": temperature, "standardise": standardise}
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or not {"train", "val"} <= trainer.datamodule.paths.keys():
+            return
+        last = trainer.global_step >= pl_module.plan.total_steps
+        if trainer.state.fn == "fit" and not last and (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        bank, labels = self._features(trainer, pl_module, "train")
+        queries, truth = self._features(trainer, pl_module, "val")
+        if len(labels) == 0 or len(truth) == 0:
+            log.warning("no val/knn_top1: the videos of data.train and data.val need labels")
+            return
+        classes = int(torch.cat([labels, truth]).max()) + 1
+        guess = knn_scores(bank, labels, queries, classes, **self.vote).argmax(1)
+        pl_module.log("val/knn_top1", (guess == truth).float().mean(), prog_bar=True, sync_dist=True)
+
+    @torch.no_grad()
+    def _features(self, trainer: L.Trainer, method: L.LightningModule, split: str) -> tuple[Tensor, Tensor]:
+        """Features [n,D] and labels [n] of the labelled videos of all ranks, the same on every rank."""
+        features, labels = [], []
+        for batch in self._loader(trainer, split):
+            if len(batch) == 0:  # none of its videos could be read
+                continue
+            batch = trainer.datamodule.transfer_batch_to_device(batch, method.device, 0)
+            batch = trainer.datamodule.on_after_batch_transfer(batch, 0)
+            with trainer.precision_plugin.forward_context():
+                features.append(pooled_features(method.model.encoder, batch.clip))
+            labels.append(batch.label)
+        mine = torch.cat(features) if features else torch.zeros(0, method.model.encoder.dim, device=method.device)
+        label = torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64, device=method.device)
+        mine, label = mine[label != NO_LABEL], label[label != NO_LABEL]
+        return gather_rows(mine, trainer.strategy), gather_rows(label, trainer.strategy)
+
+    def _loader(self, trainer: L.Trainer, split: str) -> DataLoader[Batch]:
+        """This rank's batches."""
+        data = trainer.datamodule
+        manifest = Manifest.read(data.paths[split])  # also where the stage reads no training videos
+        dataset = EvaluationVideos(
+            manifest,
+            data.grid,
+            data.sampling,
+            seed=data.seed,
+            short_side=data.preprocess.short_side,
+            reader=data.reader,
+            bad_videos=BadVideos(
+                data.run_dir / f"bad_videos_{split}.csv", len(manifest), data.max_bad_share, "left out of kNN"
+            ),
+        )
+        chosen = torch.randperm(len(manifest), generator=generator(data.seed, "knn", split))[: self.max_clips].tolist()
+        ranks, videos = trainer.world_size, max(1, data.batch_size // trainer.world_size)
+        batches = [
+            [(epoch, chosen[place]) for epoch, place in slots]
+            for slots in EvaluationBatches(len(chosen), videos, rank=trainer.global_rank, ranks=ranks)
+        ]
+        timeout = data.timeout if data.num_workers else 0
+        return DataLoader(
+            dataset, batch_sampler=batches, collate_fn=collate, num_workers=data.num_workers, timeout=timeout
+        )

@@ -1,0 +1,19 @@
+"""Says what was chosen for a small data set, and why."""
+
+from __future__ import annotations
+
+import lightning as L
+from rich.console import Console
+
+from tubelet.data.small_data import explain
+
+
+class ExplainSmallData(L.Callback):
+    """Args: manifest: the training videos."""
+
+    def __init__(self, manifest: str) -> None:
+        self.manifest = manifest
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            Console().print(explain(self.manifest))

@@ -1,0 +1,58 @@
+"""clips_per_s, and the share of a step spent waiting for data."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+
+from tubelet.data.dataset import Batch
+
+
+class Throughput(L.Callback):
+    """Logs `clips_per_s` of the whole run (all devices) and `data_wait`, the share in [0, 1] of the steps' time spent
+    waiting for data, each over the last `window` steps. Time between epochs (validation, pictures) does not count.
+
+    The first `warmup` steps of a run are dropped: workers start, kernels are chosen, graphs are compiled.
+    """
+
+    def __init__(self, warmup: int = 10, window: int = 50) -> None:
+        self.warmup = warmup
+        self.window = window
+        self._seen = 0
+        self._ended = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._clips = 0
+        self._steps = 0
+        self._elapsed = self._waited = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._ended = perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self._waited += perf_counter() - self._ended
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._seen += 1
+        self._steps += 1
+        self._clips += len(batch.clip)
+        full = self._steps % self.window == 0
+        if full and pl_module.device.type == "cuda":
+            torch.cuda.synchronize()  # once a window: the clock then covers finished work
+        now = perf_counter()
+        self._elapsed += now - self._ended
+        self._ended = now
+        if self._seen == self.warmup:
+            self._reset()
+        elif full:
+            pl_module.log("clips_per_s", self._clips * trainer.world_size / self._elapsed, prog_bar=True)
+            pl_module.log("data_wait", self._waited / self._elapsed)
+            self._reset()

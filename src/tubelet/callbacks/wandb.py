@@ -1,0 +1,48 @@
+"""Weights & Biases, offline where there is no key."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers import WandbLogger
+
+
+def wandb_logger(
+    run_dir: str | Path,
+    config: dict[str, Any],
+    project: str = "tubelet",
+    entity: str | None = None,
+    group: str | None = None,
+    tags: list[str] | None = None,
+    mode: Literal["auto", "online", "offline"] = "auto",
+) -> WandbLogger:
+    """A logger into `run_dir/wandb`, whose run keeps its id when the run directory is resumed.
+
+    `auto` logs online if there is a key (WANDB_API_KEY or ~/.netrc), else offline; `wandb sync` uploads later.
+    """
+    import wandb
+
+    run_dir = Path(run_dir)
+    if mode == "auto":
+        mode = "online" if _has_key() and os.environ.get("WANDB_MODE") != "offline" else "offline"
+    id_file = run_dir / "wandb_id.txt"
+    if not id_file.exists():
+        id_file.write_text(secrets.token_hex(4))
+    return WandbLogger(
+        project=project, entity=entity, group=group, tags=tags, save_dir=str(run_dir), name=run_dir.name,
+        id=id_file.read_text().strip(), resume="allow", mode=mode, config=config,
+        settings=wandb.Settings(silent=mode == "offline", console="off"),
+    )  # fmt: skip
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False

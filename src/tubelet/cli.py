@@ -1,0 +1,218 @@
+"""`tubelet …`: one thin sub-command each. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tubelet.config import user_errors
+
+app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+Model = Annotated[str, typer.Argument(help="run directory, .ckpt, Hugging Face directory or hub id, or a .pth")]
+
+
+@app.callback()
+def _group() -> None:
+    """Self-supervised pretraining on video."""
+
+
+@app.command()
+def reconstruct(
+    model: Model,
+    video: Annotated[Path, typer.Argument(help="any video file")],
+    out: Annotated[Path, typer.Option(help="picture to write: .gif, .png or .mp4")],
+    masking: Annotated[str, typer.Option(help="tube, random or frame")] = "tube",
+    ratio: Annotated[float, typer.Option(help="share of tokens to hide, in (0, 1)")] = 0.9,
+    seed: Annotated[int, typer.Option(help="of the mask")] = 0,
+) -> None:
+    """Draw what a masked autoencoder fills in: original | masked | reconstructed."""
+    from tubelet.evaluate.pictures import check_picture, save_reconstructions
+    from tubelet.evaluate.reconstruction import reconstruct_file
+    from tubelet.weights.load import load_model
+
+    check_picture(out)
+    print(save_reconstructions(reconstruct_file(load_model(model), video, masking, ratio, seed), out))
+
+
+@app.command()
+def predict(
+    model: Model,
+    videos: Annotated[list[Path], typer.Argument(help="any video files")],
+    topk: Annotated[int, typer.Option(help="classes to name")] = 5,
+    labels: Annotated[Path | None, typer.Option(help="names, one a line, for weights without")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one object a video")] = False,
+) -> None:
+    """Name the classes of videos, each seen in views that cover it."""
+    import json
+
+    from tubelet.evaluate.predict import name_classes, predict
+    from tubelet.weights.load import load_model
+
+    classifier = load_model(model)
+    if labels is not None:
+        name_classes(classifier, labels)
+    for video in videos:
+        top = predict(classifier, video, topk)
+        if as_json:
+            print(json.dumps({"video": str(video), "top": [{"label": a, "probability": p} for a, p in top]}))
+        else:
+            print(video, *(f"{p:7.2%}  {label}" for label, p in top), sep="\n  ")
+
+
+@app.command()
+def convert(
+    model: Model,
+    directory: Annotated[Path, typer.Argument(help="to write")],
+    num_heads: Annotated[int | None, typer.Option(help="for a .pth of an unpublished width")] = None,
+    decoder_num_heads: Annotated[int | None, typer.Option(help="likewise, of the decoder")] = None,
+    image_size: Annotated[int | None, typer.Option(help="pixels, for a .pth that was not trained at 224")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="for a .pth that was not trained on 16")] = None,
+) -> None:
+    """Write any weights as a Hugging Face directory, which transformers loads."""
+    from tubelet.weights.save import convert
+
+    sizes = {"image_size": image_size, "num_frames": num_frames}
+    convert(model, directory, num_heads=num_heads, decoder_num_heads=decoder_num_heads, **sizes)
+    print(directory)
+
+
+ManifestFile = Annotated[Path, typer.Argument(help="CSV with a `path` column, or a list of `path label` lines")]
+Workers = Annotated[int | None, typer.Option(help="processes; default: one for each core")]
+Limit = Annotated[float, typer.Option(help="seconds a decoder may take over one video before it is killed")]
+Shard = Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts, i from 0 to n - 1")]
+
+
+@app.command()
+def verify(
+    manifest: ManifestFile,
+    out: Annotated[Path, typer.Option(help="manifest to write")],
+    workers: Workers = None,
+    limit: Limit = 60.0,
+    shard: Shard = None,
+) -> None:
+    """Decode every video once: which can be used, how many frames they have, which reader is right. Exit code 1 if one
+    cannot be used. Interrupted, it goes on where it was."""
+    from tubelet.data.verify import verify
+
+    raise typer.Exit(1 if verify(manifest, out, workers, limit, shard) else 0)
+
+
+@app.command()
+def merge(
+    manifests: Annotated[list[Path], typer.Argument(help="in the order wanted")],
+    out: Annotated[Path, typer.Option(help="manifest to write")],
+) -> None:
+    """Join manifests, such as those of shards: every video once."""
+    from tubelet.data.shards import merge
+
+    print(f"{out}: {len(merge(manifests, out))} videos")
+
+
+@app.command()
+def transcode(
+    manifest: ManifestFile,
+    directory: Annotated[
+        Path, typer.Argument(help="for the new videos and their manifest; not where the originals are")
+    ],
+    short_side: Annotated[int, typer.Option(help="pixels, even; smaller videos keep their size")] = 256,
+    gop: Annotated[int, typer.Option(help="frames from key frame to key frame")] = 16,
+    fps: Annotated[float | None, typer.Option(help="frames per second to keep; default: all")] = None,
+    workers: Workers = None,
+    limit: Limit = 600.0,
+    shard: Shard = None,
+) -> None:
+    """Write every video anew for quick training: H.264, small, key frames close together. Originals are only read. Exit
+    code 1 if one could not be read. Interrupted, it goes on where it was."""
+    from tubelet.data.encode import Settings
+    from tubelet.data.transcode import transcode
+
+    settings = Settings(short_side, gop, fps)
+    raise typer.Exit(1 if transcode(manifest, directory, settings, workers, limit, shard) else 0)
+
+
+bench = typer.Typer(help="What a step and a clip cost on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("step")
+def bench_step(
+    system: Annotated[list[str] | None, typer.Option(help="default: all of them")] = None,
+    size: Annotated[str, typer.Option(help="tiny, small or base")] = "tiny",
+    batch: Annotated[int, typer.Option(help="clips", min=1)] = 2,
+    image_size: Annotated[int, typer.Option(help="pixels, a multiple of 16")] = 112,
+    steps: Annotated[int, typer.Option(help="counted; the median counts", min=1)] = 7,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    bf16: Annotated[bool, typer.Option("--bf16", help="under autocast")] = False,
+) -> None:
+    """Forward and backward of each system, beside that of transformers in the same run."""
+    import torch
+
+    from tubelet.bench.step import SYSTEMS, bench
+
+    print(f"{'milliseconds a step':22}{'tubelet':>10}{'transformers':>14}{'ratio':>8}")
+    for name in system or SYSTEMS:
+        timing = bench(name, size, batch, image_size, steps, device, torch.bfloat16 if bf16 else torch.float32)
+        theirs = "" if timing.theirs is None else f"{timing.theirs:14.1f}{timing.ours / timing.theirs:8.2f}"
+        print(f"{name:22}{timing.ours:10.1f}{theirs}")
+
+
+@bench.command("data")
+def bench_data(
+    manifest: Annotated[Path | None, typer.Argument(help="your own videos; default: rendered ones")] = None,
+    reader: Annotated[list[str] | None, typer.Option(help="default: all that are installed")] = None,
+    clips: Annotated[int, typer.Option(help="of each round", min=1)] = 8,
+    rounds: Annotated[int, typer.Option(help="the median counts", min=1)] = 7,
+    repeats: Annotated[int, typer.Option(help="clips of every decoded video", min=1)] = 4,
+) -> None:
+    """Decoding alone, the whole pipeline, and the whole pipeline with several clips of every decoded video."""
+    from tempfile import TemporaryDirectory
+
+    from tubelet.bench.data import bench, print_timings, render
+
+    with TemporaryDirectory() as directory:
+        manifests = render(Path(directory)) if manifest is None else {manifest.name: manifest}
+        print_timings(bench(manifests, reader, clips, rounds, repeats), repeats)
+
+
+@app.command()
+def features(
+    model: Model,
+    manifest: Annotated[Path, typer.Argument(help="CSV with a `path` column, or a list of `path label` lines")],
+    out: Annotated[Path, typer.Option(help="file to write: .safetensors")],
+    per_token: Annotated[bool, typer.Option(help="every token instead of their mean")] = False,
+    batch_size: Annotated[int, typer.Option(help="videos at a time")] = 8,
+    num_workers: Annotated[int, typer.Option(help="processes that read videos")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Write the features of every video of a manifest. Interrupted, it goes on where it was."""
+    from tubelet.evaluate.features import extract_features
+    from tubelet.weights.load import load_model
+
+    settings = {"per_token": per_token, "batch_size": batch_size, "num_workers": num_workers}
+    print(extract_features(load_model(model), manifest, out, device=device, **settings))
+
+
+@app.command()
+def attention(
+    model: Model,
+    video: Annotated[Path, typer.Argument(help="any video file")],
+    out: Annotated[Path, typer.Option(help="film to write: .gif or .mp4")],
+) -> None:
+    """Lay the attention of the last block over the frames: of the class token, or the mean of all queries."""
+    from tubelet.evaluate.attention import save_attention
+    from tubelet.weights.load import load_model
+
+    print(save_attention(load_model(model), video, out))
+
+
+def main() -> None:
+    """Exit code 2 and one line for a user's mistake."""
+    with user_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""The root schema that rejects unknown keys and impossible combinations, and how it tells the user."""
+
+from tubelet.config import resolvers as _resolvers  # noqa: F401  (registers them)
+from tubelet.config.check import check
+from tubelet.config.command_line import CheckConfig, explain, user_errors
+from tubelet.config.schema import ConfigError, Root
+
+__all__ = ["CheckConfig", "ConfigError", "Root", "check", "explain", "user_errors"]

@@ -1,0 +1,85 @@
+"""Combinations that cannot work, in a config whose keys are known and whose values have their types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from tubelet.clip import ClipGrid
+from tubelet.config.schema import STAGES
+from tubelet.config.values import parameters_of, target_of
+from tubelet.data.randomness import generator
+from tubelet.masking import Mask
+
+
+def impossible(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _bad_grid_or_mask(config["encoder"], config["masking"])
+    yield from _bad_batch(config["data"], config["trainer"])
+    yield from _missing_files(config["data"], config["stage"])
+    yield from _bad_method(config)
+    if config["resume"] not in (None, "auto") and not Path(config["resume"]).exists():
+        yield "resume", f"no such file or directory: {config['resume']}"
+
+
+def _bad_grid_or_mask(encoder: dict[str, Any], masking: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """The tubelets must tile the clip; the mask must hide some of them and leave some visible: try it once."""
+    sizes = [_argument(encoder, key) for key in ("num_frames", "image_size", "tubelet_size", "patch_size")]
+    if not all(isinstance(size, int) for size in sizes):
+        return
+    frames, image, tubelet, patch = sizes
+    try:
+        grid = ClipGrid(frames, image, image, tubelet, patch)
+    except ValueError as error:
+        yield "encoder", str(error)
+        return
+    if masking is None:
+        return
+    try:
+        Mask.from_hidden(instantiate(masking)(grid, generator=generator("check"))[None])
+    except ValueError as error:
+        yield ("masking.ratio" if "ratio" in masking else "masking"), str(error)
+
+
+def _bad_batch(data: dict[str, Any], trainer: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """`batch_size` is global. Devices that are only known at run time ('auto', -1) are left to the run."""
+    batch, devices = _argument(data, "batch_size"), _argument(trainer, "devices")
+    devices = len(devices) if isinstance(devices, list) else devices
+    if not isinstance(batch, int) or not isinstance(devices, int) or devices < 1:
+        return
+    ranks = devices * (_argument(trainer, "num_nodes") or 1)
+    accumulate = _argument(trainer, "accumulate") or 1
+    if batch < 1 or batch % (ranks * accumulate):
+        yield "data.batch_size", f"{batch} is not divisible by {ranks} ranks x {accumulate} accumulated batches"
+
+
+def _bad_method(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A method that hides tokens needs a masking, another must have none; and weights that were promised are named."""
+    masked = getattr(target_of(config["method"]["_target_"]), "masked", None)
+    if masked is True and config["masking"] is None:
+        yield "masking", "a value is missing, this method hides tokens"
+    if masked is False and config["masking"] is not None:
+        yield "masking", "must be null, this method hides nothing"
+    if config["stage"] == "fit" and config["weights"] is None and _argument(config["method"], "from_weights"):
+        yield "weights", "a value is missing: the pretrained weights to start from (without any: method=scratch)"
+
+
+def _missing_files(data: dict[str, Any], stage: str) -> Iterator[tuple[str, str]]:
+    """The manifests this stage reads, unless `data.prepare` makes them. It cannot do without the first of them."""
+    if data.get("prepare") is not None:
+        return
+    for split in STAGES[stage]:
+        path = data.get(split)
+        if path is None and split in data and split == STAGES[stage][0]:
+            yield f"data.{split}", f"a value is missing, stage={stage} reads it"
+        elif isinstance(path, str) and not Path(path).exists():
+            yield f"data.{split}", f"no such file: {path}"
+
+
+def _argument(node: dict[str, Any], key: str) -> Any:
+    """What a node's callable will be given for `key`, None if neither the node nor a default says."""
+    parameter = parameters_of(target_of(node["_target_"])).get(key)
+    default = None if parameter is None or parameter.default is parameter.empty else parameter.default
+    return node.get(key, default)

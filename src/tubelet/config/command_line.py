@@ -1,0 +1,134 @@
+"""How a user's mistake reaches the user: one clear message and exit code 2, no traceback.
+
+With HYDRA_FULL_ERROR=1 in the environment every error comes with its traceback.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from tubelet.config.check import check
+from tubelet.config.schema import ConfigError, unknown_key
+from tubelet.config.values import parameters_of, target_of
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Around the main function of a program: `sys.exit(2)` with a message where `explain` knows one."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints every error in its own way and exits with 1
+    try:
+        yield
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        _refuse(message)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for a user's mistake; None for an error of ours, which deserves its traceback.
+
+    A user's mistake is what Hydra, OmegaConf and yaml refuse, and a ValueError that was raised by tubelet's own code.
+    """
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, InstantiationException) and cause is not None:
+        message, key = explain(cause), str(error).partition("full_key: ")[2]
+        return f"{key}: {message}" if key and message else message
+    if isinstance(error, HydraException):
+        file = re.match(r"In '(.+?)':", str(error))  # the file of conf/ that Hydra was reading
+        if isinstance(cause, OmegaConfBaseException):
+            return (f"conf/{file[1]}.yaml: " if file else "") + _explain_key(cause, file[1] if file else "")
+        return str(error).partition("\nConfig search path")[0].strip()
+    if isinstance(error, OmegaConfBaseException):
+        return _explain_key(error)
+    if isinstance(error, yaml.YAMLError) or (isinstance(error, ValueError) and _raised_by_tubelet(error)):
+        return str(error)
+    return _explain_worker(error) if isinstance(error, ValueError) else None
+
+
+def _explain_worker(error: ValueError) -> str | None:
+    """torch raises the error of a loader's worker again with that worker's whole traceback as its text."""
+    text = str(error).rstrip()
+    files = re.findall(r'^  File "(.+?)", line', text, re.MULTILINE)
+    if not text.startswith("Caught ") or not files or "tubelet" not in Path(files[-1]).parts:
+        return None
+    return text.splitlines()[-1].partition(": ")[2]
+
+
+def _explain_key(error: OmegaConfBaseException, file: str = "") -> str:
+    """`error` about one key, which came from conf/`file`.yaml or from the command line."""
+    if not isinstance(error, ConfigAttributeError | ConfigKeyError) or error.parent_node is None:
+        return f"{error.full_key}: {str(error.msg).splitlines()[0]}"
+    if file.startswith(f"{error.full_key}/"):
+        return "the first line must be '# @package _global_', for its keys belong to the root"
+    node: Any = error.parent_node
+    known = parameters_of(target_of(node["_target_"])) if "_target_" in node else [str(key) for key in node]
+    if error.key in known:
+        return f"{error.full_key}: not listed in the config, so a + must precede it: +{error.full_key}=..."
+    return f"{error.full_key}: {unknown_key(str(error.key), known)}"
+
+
+class CheckConfig(Callback):
+    """Hydra callback: a refused config leaves no run directory, and no job of a sweep starts before all are checked."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _check_or_refuse([config])
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _check_or_refuse(_jobs(config))
+
+
+def _check_or_refuse(configs: Any) -> None:
+    """Leaves by SystemExit: Hydra turns any Exception of a callback into a mere warning."""
+    try:
+        for config in configs:
+            HydraConfig.instance().set_config(config)  # what `${hydra:...}` refers to
+            check(config)
+    except (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        _refuse(str(explain(error)))
+
+
+def _jobs(config: DictConfig) -> Iterator[DictConfig]:
+    """The config of each job of a sweep, composed as Hydra's basic sweeper does."""
+    loader = GlobalHydra.instance().config_loader()
+    swept = [f"{key}={values}" for key, values in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create(loader).parse_overrides([*swept, *config.hydra.overrides.task])
+    choices: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        sweep = override.sweep_string_iterator() if override.is_discrete_sweep() else None
+        choices[key] = [f"{key}={value}" for value in sweep] if sweep else [str(override.input_line)]
+    for job in itertools.product(*choices.values()):
+        yield loader.load_sweep_config(config, list(job))
+
+
+def _raised_by_tubelet(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] == "tubelet"
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,61 @@
+"""What stands at the root of every config, and the error that refuses one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+"""Each stage and the splits of `data` it reads; `fit` can do without validation."""
+
+
+@dataclass
+class Root:
+    """All keys a config has at its root. A group is a node with `_target_`; `logger`, `callbacks` are a dict of nodes.
+
+    There is no `experiment` key: a file of that group writes to the root, and one that forgets its
+    `# @package _global_` is refused instead of being ignored.
+    """
+
+    name: str = MISSING  # of the experiment: runs/<name>/<date_time>/
+    seed: int = 0
+    stage: str = "fit"  # fit | validate | test
+    weights: str | None = None  # start from these: a run directory, a checkpoint, a directory or hub id, a .pth
+    resume: str | None = None  # null: a new run; auto: continue the newest equal one; or the path of a run
+    data: Any = MISSING
+    masking: Any = MISSING  # null: nothing is hidden
+    encoder: Any = MISSING
+    method: Any = MISSING
+    optim: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    callbacks: Any = MISSING
+
+
+ConfigStore.instance().store(name="root", node=Root)
+
+GROUPS = tuple(f.name for f in fields(Root) if f.default is MISSING and f.name != "name")
+COLLECTIONS = ("logger", "callbacks")  # a dict name -> node, null switches one off
+NULLABLE = ("masking", *COLLECTIONS)
+NODE_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+
+
+class ConfigError(ValueError):
+    """A config that is refused: one line for each mistake, each beginning with its full key."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self.mistakes = mistakes
+        head = [] if len(mistakes) == 1 else [f"the config has {len(mistakes)} mistakes"]
+        super().__init__("\n  ".join(head + mistakes))
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """What to say about `key` where only `known` are possible."""
+    known = list(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key (did you mean '{close[0]}'?)" if close else f"unknown key (there are: {', '.join(known)})"

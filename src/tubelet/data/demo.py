@@ -1,0 +1,226 @@
+"""The embedded default data set: eight motions, rendered at first use to real H.264 files that are then read like any
+other video.
+
+One textured object moves before a textured background. What it does is the label, and no single frame gives it away:
+position, orientation and size each live on a circle (the object leaves the frame on one side and enters on the other, a
+grown object starts small again), the four start anywhere on theirs, and the action advances one of them at constant
+speed. Every frame of every action therefore has the same distribution. Objects and backgrounds of the validation split
+never occur in training. Everything is a pure function of the seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from filelock import FileLock
+from rich.progress import track
+
+from tubelet.data.randomness import key
+
+SIZE = 96  # pixels, both sides
+FRAMES = 32
+FPS = 16
+VERSION = 1  # of the scene: a directory rendered by another version is not taken for this one
+
+X, Y, ANGLE, SCALE = range(4)  # columns of a pose, each in turns of its circle
+ACTIONS = {
+    "left": (X, -1),
+    "right": (X, +1),
+    "up": (Y, -1),
+    "down": (Y, +1),
+    "clockwise": (ANGLE, +1),
+    "counter-clockwise": (ANGLE, -1),
+    "growing": (SCALE, +1),
+    "shrinking": (SCALE, -1),
+}
+LABELS = tuple(ACTIONS)
+
+Range = tuple[float, float]
+SPEED: Range = (0.7, 1.1)  # turns per video
+RADIUS: Range = (0.16, 0.34)  # of the object, in frame widths: the two ends of the circle of sizes
+OUTLINE = (0.0, 0.3, 0.0)  # at most, of the waves around an object, in radii
+EDGE = 0.6  # width of the soft edge, in radii: where it lies can be told from a part of the object
+OBJECT_COLOUR: Range = (0.75, 1.0)
+OBJECT_WAVELENGTH: Range = (2.0, 4.0)  # in radii of the object
+BACKGROUND_COLOUR: Range = (0.0, 0.25)
+BACKGROUND_WAVELENGTH: Range = (1.0, 2.0)  # in frame widths
+OBJECTS = {"train": 64, "val": 16}  # in the bank of a split, and as many backgrounds
+
+
+def render(directory: str | Path, seed: int = 0, train_per_class: int = 80, val_per_class: int = 20) -> Path:
+    """Render `train/*.mp4`, `val/*.mp4`, `train.csv`, `val.csv` and `labels.txt` into `directory` and return it.
+
+    A directory that already holds exactly this data set is used as it is. Any other existing, non-empty directory is
+    left alone: ValueError. Safe to call from several processes at once: one renders, the others wait.
+    """
+    directory = Path(directory).resolve()
+    stamp = {"version": VERSION, "seed": seed, "train_per_class": train_per_class, "val_per_class": val_per_class}
+    if min(train_per_class, val_per_class) < 1:
+        raise ValueError(f"a split needs videos, got train_per_class {train_per_class}, val_per_class {val_per_class}")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory.parent / f".{directory.name}.lock"):
+        if _is_complete(directory, stamp):
+            return directory
+        unfinished = directory.parent / f".{directory.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed: we hold the lock
+        _render_all(unfinished, seed, {"train": train_per_class, "val": val_per_class})
+        (unfinished / "demo.json").write_text(json.dumps(stamp))
+        os.replace(unfinished, directory)
+    return directory
+
+
+def _is_complete(directory: Path, stamp: dict[str, int]) -> bool:
+    """Whether `directory` holds this data set; False if there is nothing, ValueError if there is something else."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    found = directory / "demo.json"
+    if not found.exists():
+        raise ValueError(f"{directory} exists and is not a demo data set: choose another directory, or move it away")
+    if json.loads(found.read_text()) != stamp:
+        raise ValueError(
+            f"{directory} holds the demo data {found.read_text()}, not {json.dumps(stamp)}: "
+            "choose another directory, or delete this one"
+        )
+    return True
+
+
+def _render_all(directory: Path, seed: int, per_class: dict[str, int]) -> None:
+    videos = [Video(seed, split, action, i) for split, n in per_class.items() for i in range(n) for action in LABELS]
+    for split in per_class:
+        (directory / split).mkdir(parents=True)
+        with open(directory / f"{split}.csv", "w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "label", "num_frames", "fps", "height", "width"])
+            for video in videos:
+                if video.split == split:
+                    rows.writerow([video.path, LABELS.index(video.action), FRAMES, FPS, SIZE, SIZE])
+    (directory / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    # threads are enough: numpy and the encoder both release the lock of the interpreter
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(lambda video: write_video(directory / video.path, video.frames()), videos)
+        for _ in track(done, "rendering the demo videos", total=len(videos)):
+            pass
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of the data set, named by what it is a function of."""
+
+    seed: int
+    split: str
+    action: str
+    index: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.split}/{self.action}_{self.index:04d}.mp4"
+
+    def _rng(self, *parts: int | str) -> np.random.Generator:
+        return np.random.default_rng(key("demo", self.seed, self.split, *parts))
+
+    def poses(self) -> np.ndarray:
+        """[T,4]: x, y, angle and size of the object in each frame, in [0,1) on their circles."""
+        rng = self._rng(self.action, self.index, "pose")
+        start, speed = rng.uniform(size=4), rng.uniform(*SPEED)
+        moving, direction = ACTIONS[self.action]
+        poses = np.tile(start, (FRAMES, 1))
+        poses[:, moving] += direction * speed * np.arange(FRAMES) / FRAMES
+        return poses % 1.0
+
+    def frames(self) -> np.ndarray:
+        """uint8 [T,H,W,C], RGB."""
+        # which object and background of the split's bank: drawn alike for every action
+        chosen = self._rng(self.action, self.index, "appearance").integers(OBJECTS[self.split], size=2)
+        thing = Thing.draw(self._rng("object", int(chosen[0])))
+        backdrop = Texture.draw(self._rng("background", int(chosen[1])), BACKGROUND_COLOUR, BACKGROUND_WAVELENGTH)
+        pixel = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
+        background = backdrop.colour(pixel[None, :], pixel[:, None])  # [H,W,C]
+        frames = np.tile(to_uint8(background), (FRAMES, 1, 1, 1))
+        at, colour, coverage = thing.paint(pixel, self.poses().astype(np.float32))
+        behind = background[at[1:]]  # [K,C]
+        frames[at] = to_uint8(behind + coverage * (colour - behind))
+        return frames
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Two colours that alternate along the sum of a few plane waves: soft, and predictable from a part of itself."""
+
+    colours: np.ndarray  # [2,C]
+    wave: np.ndarray  # [K,2] radians per unit length along x and y
+    phase: np.ndarray  # [K]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, colour: Range, wavelength: Range, waves: int = 2) -> Texture:
+        angle, length = rng.uniform(0, 2 * np.pi, size=waves), rng.uniform(*wavelength, size=waves)
+        wave = 2 * np.pi / length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        colours, phase = rng.uniform(*colour, size=(2, 3)), rng.uniform(0, 2 * np.pi, size=waves)
+        return cls(colours.astype(np.float32), wave.astype(np.float32), phase.astype(np.float32))
+
+    def colour(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """[...,C] in [0,1] at the points x, y, broadcast against each other."""
+        waves = [np.sin(kx * x + ky * y + phase) for (kx, ky), phase in zip(self.wave, self.phase, strict=True)]
+        mix = 0.5 + 0.5 * sum(waves) / len(waves)  # in [0,1]
+        return self.colours[0] + mix[..., None] * (self.colours[1] - self.colours[0])
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A textured object; its outline is a short Fourier series of the angle, so that its orientation shows."""
+
+    outline: np.ndarray  # [K] amplitudes of the waves 1..K around the outline, in radii
+    phase: np.ndarray  # [K]
+    texture: Texture
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Thing:
+        outline = rng.uniform(0.5, 1.0, size=len(OUTLINE)) * OUTLINE
+        phase = rng.uniform(0, 2 * np.pi, size=len(OUTLINE))
+        texture = Texture.draw(rng, OBJECT_COLOUR, OBJECT_WAVELENGTH, waves=1)
+        return cls(outline.astype(np.float32), phase.astype(np.float32), texture)
+
+    def paint(self, pixel: np.ndarray, poses: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+        """The K pixels it may touch, as indices (t, y, x), their colour [K,C] and coverage [K,1] in [0,1].
+
+        `pixel` [SIZE] are the coordinates of the pixels along either side, `poses` [T,4].
+        """
+        x, y, angle, size = poses.T  # [T] each
+        # offset from the centre, the short way around the frame
+        dx = (pixel - x[:, None] + 0.5) % 1.0 - 0.5  # [T,W]
+        dy = (pixel - y[:, None] + 0.5) % 1.0 - 0.5  # [T,H]
+        radius = RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** size
+        reach = radius * (1 + self.outline.sum() + EDGE / 2)
+        at = np.nonzero(dx[:, None, :] ** 2 + dy[:, :, None] ** 2 < reach[:, None, None] ** 2)
+        t, row, column = at
+        # turned into the object's own axes and measured in its radii
+        dx, dy, cos, sin = dx[t, column], dy[t, row], np.cos(2 * np.pi * angle)[t], np.sin(2 * np.pi * angle)[t]
+        u, v = (cos * dx + sin * dy) / radius[t], (cos * dy - sin * dx) / radius[t]
+        around = np.arctan2(v, u)
+        waves = [a * np.cos(k * around + b) for k, (a, b) in enumerate(zip(self.outline, self.phase, strict=True), 1)]
+        inside = np.clip((1 + sum(waves) - np.hypot(u, v)) / EDGE + 0.5, 0.0, 1.0)
+        coverage = inside**2 * (3 - 2 * inside)  # smooth at both ends
+        return at, self.texture.colour(u, v), coverage[:, None]
+
+
+def to_uint8(colour: np.ndarray) -> np.ndarray:
+    return np.round(255 * colour).astype(np.uint8)
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """uint8 [T,H,W,C] RGB to an H.264 .mp4; the same frames give the same bytes: one thread, no dates, no mbtree."""
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as file:
+        # with x264's macroblock tree, 4 in 10 videos of this size came out in more than one version
+        options = {"crf": "18", "preset": "veryfast", "g": "16", "threads": "1", "mbtree": "0"}
+        stream = file.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())

@@ -1,0 +1,155 @@
+"""File and frame numbers -> uint8 [T,H,W,C] in RGB: decord, torchcodec or PyAV behind one function.
+
+Frame n is the n-th frame that decoding from the start gives, upright as a player shows it: PyAV doing so (`pyav`) is
+the referee. decord and torchcodec seek, and on some files end up elsewhere; `tubelet verify` finds out and writes the
+manifest's `reader` column. A directory of numbered images is a video too.
+
+Decoders are imported and files are opened only in the process that reads them (decord deadlocks when a reader crosses a
+fork, dmlc/decord#294), each with one thread, since the loader's workers already use every core.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TypeVar
+
+from torch import Tensor
+
+from tubelet.data.reader.decord import DecordVideo
+from tubelet.data.reader.images import ImageDirectory
+from tubelet.data.reader.pyav import PyavVideo, SeekingPyavVideo
+from tubelet.data.reader.torchcodec import TorchcodecVideo
+from tubelet.data.reader.video import Video, VideoError, first_line
+
+__all__ = [
+    "READERS",
+    "VERIFIED_READERS",
+    "Video",
+    "VideoError",
+    "available_readers",
+    "check_reader",
+    "count_frames",
+    "open_video",
+    "read_clip",
+    "read_frames",
+    "why_not",
+]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+READERS = ("decord", "torchcodec", "pyav")
+"""In order of preference: `reader="auto"` takes the first that loads, and the next for a file it cannot read."""
+
+VERIFIED_READERS = ("decord", "torchcodec", "pyav_seek", "pyav")
+"""What a manifest's `reader` column may name, quickest first; `pyav` is right by definition, the others must prove it
+file by file, and `pyav_seek` is not used on a file where it did not.
+"""
+
+_OPENERS: dict[str, Callable[[str], Video]] = {
+    "decord": DecordVideo,
+    "torchcodec": TorchcodecVideo,
+    "pyav_seek": SeekingPyavVideo,
+    "pyav": PyavVideo,
+}
+
+
+@cache
+def why_not(reader: str) -> str | None:
+    """Why this process cannot use the reader; None if it can. Loads its library."""
+    try:
+        if reader == "decord":
+            importlib.import_module("decord")
+        elif reader == "torchcodec":
+            module = importlib.import_module("torchcodec")
+            if getattr(module, "ffmpeg_major_version", 0) is None:  # older versions fail on import instead
+                return "it finds no FFmpeg libraries that it could load"
+        else:
+            importlib.import_module("av")
+    except (ImportError, OSError, RuntimeError) as error:
+        return first_line(error)
+    return None
+
+
+def available_readers() -> list[str]:
+    """The readers that load, in order of preference."""
+    return [name for name in READERS if why_not(name) is None]
+
+
+def check_reader(reader: str) -> None:
+    """Raises ValueError if `reader` is unknown or cannot be loaded. Says once which one "auto" takes."""
+    if reader == "auto":
+        _announce_auto()
+    elif reader not in _OPENERS:
+        raise ValueError(f"reader must be auto or one of {', '.join(_OPENERS)}, got {reader!r}")
+    elif reason := why_not(reader):
+        raise ValueError(f"reader {reader} cannot be loaded: {reason}")
+
+
+@cache
+def _announce_auto() -> None:
+    reasons: list[str] = []
+    for name in READERS:
+        if (reason := why_not(name)) is None:
+            log.info("; ".join([f"videos are read with {name}", *reasons]))
+            return
+        reasons.append(f"{name} cannot be loaded: {reason}")
+    raise ValueError("; ".join(["no video reader", *reasons]))
+
+
+def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
+    """Open for reading, in a `with`. Raises VideoError if no reader can, ValueError for an unknown reader."""
+    return _first_to_succeed(path, reader, lambda video: video)
+
+
+def read_clip(path: str | os.PathLike[str], choose: Callable[[Video], Sequence[int]], reader: str = "auto") -> Tensor:
+    """The frames that `choose` names on seeing the opened video: uint8 [T,H,W,C] at the file's own size.
+
+    With "auto" a reader that opens the file but cannot decode those frames gives way to the next: decord 0.6 cannot
+    hand out frames of some widths under 64. Raises VideoError.
+    """
+
+    def read(video: Video) -> Tensor:
+        with video:
+            return video.frames(choose(video))
+
+    return _first_to_succeed(path, reader, read)
+
+
+def read_frames(path: str | os.PathLike[str], numbers: Sequence[int], reader: str = "auto") -> Tensor:
+    """uint8 [T,H,W,C] at the file's own size. Raises VideoError."""
+    return read_clip(path, lambda video: numbers, reader)
+
+
+def count_frames(path: str | os.PathLike[str], reader: str = "auto") -> int:
+    """The frames the container promises. Raises VideoError."""
+    with open_video(path, reader) as video:
+        return video.num_frames
+
+
+def _first_to_succeed(path: str | os.PathLike[str], reader: str, use: Callable[[Video], T]) -> T:
+    check_reader(reader)
+    file = os.fspath(path)
+    if not os.path.exists(file):
+        raise VideoError(path, "no such file")
+    if os.path.isdir(file):
+        return use(ImageDirectory(file))
+    if not os.path.isfile(file):
+        raise VideoError(path, "is not a file")
+    if os.path.getsize(file) == 0:
+        raise VideoError(path, "is empty")
+    if reader != "auto":
+        return use(_OPENERS[reader](file))
+    reasons = []
+    for name in READERS:
+        if why_not(name) is None:
+            try:
+                return use(_OPENERS[name](file))
+            except VideoError as error:
+                reasons.append(f"{name}: {error.reason}")
+    raise VideoError(path, "; ".join(reasons))

@@ -1,0 +1,66 @@
+"""A directory of numbered images, such as `img_00001.jpg …`, as a video."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tubelet.data.reader.video import Video, VideoError, first_line
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class ImageDirectory(Video):
+    """Frame n is the image with the n-th smallest number: 2 comes before 10, and gaps do not count."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.fps = path, 0.0
+        try:
+            names = os.listdir(path)
+        except OSError as error:
+            raise VideoError(path, first_line(error)) from error
+        self._names = self._numbered(names)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._names)
+
+    def frames(self, numbers: Sequence[int]) -> Tensor:
+        self._check(numbers, len(self._names))
+        images = {number: self._read(self._names[number]) for number in sorted(set(numbers))}
+        if len(sizes := {image.shape[:2] for image in images.values()}) > 1:
+            raise VideoError(self.path, f"its images differ in size: {sorted(sizes)} (height, width)")
+        return torch.stack([torch.from_numpy(images[number]) for number in numbers])  # [T,H,W,C]
+
+    def close(self) -> None:
+        pass
+
+    def _numbered(self, names: list[str]) -> list[str]:
+        """In order. One series only: colour and flow often lie side by side."""
+        found: dict[tuple[str, int], str] = {}
+        for name in names:
+            stem, extension = os.path.splitext(name)
+            match = re.fullmatch(r"(.*?)(\d+)\D*", stem)
+            if match and extension.lower() in EXTENSIONS and not name.startswith("."):
+                key = (match[1], int(match[2]))
+                if key in found:
+                    raise VideoError(self.path, f"{found[key]} and {name} have the same number")
+                found[key] = name
+        if not found:
+            raise VideoError(self.path, "is a directory without numbered images")
+        if len(series := sorted({prefix for prefix, _ in found})) > 1:
+            raise VideoError(self.path, f"holds {len(series)} series of images, {series[0]}* and {series[1]}*")
+        return [found[key] for key in sorted(found)]
+
+    def _read(self, name: str) -> np.ndarray:
+        try:
+            with Image.open(os.path.join(self.path, name)) as image:
+                return np.array(image.convert("RGB"))  # [H,W,C]
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise VideoError(self.path, f"{name}: {first_line(error)}") from error

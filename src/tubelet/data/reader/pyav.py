@@ -1,0 +1,147 @@
+"""PyAV: decoding from the first frame on, the referee of all readers; and its seeking variant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.data.reader.video import Video, VideoError, first_line
+
+
+class PyavVideo(Video):
+    """Decodes from the start, so that frame n is frame n whatever the container's index says."""
+
+    def __init__(self, path: str) -> None:
+        import av
+
+        self.path = path
+        self._failures = (av.FFmpegError, OSError, ValueError)
+        self._reformatter = av.video.reformatter.VideoReformatter()  # its tables are made once, not for every frame
+        self._open()
+        self.fps = float(self._stream.average_rate or 0.0)
+
+    @cached_property
+    def num_frames(self) -> int:
+        """Some containers do not say how many frames they hold; one packet holds one."""
+        return self._stream.frames or sum(1 for _ in self._packets())
+
+    def decoded(self) -> Iterator[Any]:
+        """Every frame that can be decoded, in the order of showing, as `av.VideoFrame`. Raises VideoError where
+        decoding fails.
+        """
+        with self._named_errors():
+            self._rewind()
+            yield from self._container.decode(self._stream)
+
+    def frames(self, numbers: Sequence[int]) -> Tensor:
+        self._check(numbers, max(numbers, default=0) + 1)
+        wanted, last, number = set(numbers), max(numbers), -1
+        found: dict[int, Tensor] = {}
+        with self._named_errors():
+            for number, frame in self._numbered_from(min(numbers)):
+                if number in wanted:
+                    found[number] = torch.from_numpy(self.picture(frame))  # [H,W,C]
+                if number >= last:
+                    break
+        if len(found) < len(wanted):
+            self._check(numbers, number + 1)
+            raise VideoError(self.path, f"frame {min(wanted - set(found))} cannot be decoded")
+        if len(sizes := {tuple(image.shape[:2]) for image in found.values()}) > 1:
+            raise VideoError(self.path, f"its frames differ in size: {sorted(sizes)} (height, width)")
+        return torch.stack([found[number] for number in numbers])  # [T,H,W,C]
+
+    def picture(self, frame: Any) -> np.ndarray:
+        """uint8 [H,W,C] of an `av.VideoFrame`, turned upright as players, decord and torchcodec do."""
+        with self._named_errors():
+            image = self._reformatter.reformat(frame, format="rgb24", **_one_thread()).to_ndarray()
+        quarters = round(frame.rotation / 90) % 4  # anticlockwise
+        return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _numbered_from(self, first: int) -> Iterator[tuple[int, Any]]:
+        """(number, frame) from frame `first` or earlier on."""
+        yield from enumerate(self.decoded())
+
+    def _packets(self) -> Iterator[Any]:
+        """Every packet that holds a frame to be shown; nothing is decoded."""
+        with self._named_errors():
+            self._rewind()
+            for packet in self._container.demux(self._stream):
+                if packet.size and not packet.is_discard:
+                    yield packet
+
+    def _open(self) -> None:
+        import av
+
+        with self._named_errors():
+            self._container: Any = av.open(self.path)
+        if not self._container.streams.video:
+            self._container.close()
+            raise VideoError(self.path, "has no video stream")
+        self._stream = self._container.streams.video[0]
+        if self._stream.codec_context is None:
+            self._container.close()
+            raise VideoError(self.path, "its codec is unknown")
+        self._stream.codec_context.thread_count = 1
+        self._fresh = True
+
+    def _rewind(self) -> None:
+        """By opening it anew: some containers cannot seek, others do not find their first frame again."""
+        if not self._fresh:
+            self._container.close()
+            self._open()
+        self._fresh = False
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._failures as error:
+            if isinstance(error, VideoError):
+                raise
+            raise VideoError(self.path, first_line(error)) from error
+
+
+class SeekingPyavVideo(PyavVideo):
+    """Starts at the key frame before the first frame wanted: quick, but wrong where a key frame does not start afresh
+    (intra refresh) or packets lack their time (H.264 in AVI). For files that `verify` found it right on.
+    """
+
+    @cached_property
+    def _times(self) -> list[int]:
+        """When each frame is shown, in the stream's own units."""
+        times = [packet.pts for packet in self._packets()]
+        if None in times or len(set(times)) < len(times):
+            raise VideoError(self.path, "its packets do not say when they are shown: it cannot be searched")
+        return sorted(times)
+
+    def _numbered_from(self, first: int) -> Iterator[tuple[int, Any]]:
+        self._check([first], len(self._times))
+        numbers = {time: number for number, time in enumerate(self._times)}
+        with self._named_errors():
+            self._fresh = False
+            self._container.seek(self._times[first], stream=self._stream)
+            for frame in self._container.decode(self._stream):
+                if frame.pts not in numbers:
+                    raise VideoError(self.path, f"a frame is shown at {frame.pts}, where no packet says so")
+                yield numbers[frame.pts], frame
+
+
+@cache
+def _one_thread() -> dict[str, int]:
+    """Newer PyAV converts colours on every core unless told otherwise; older PyAV does not know the option."""
+    import av
+
+    try:
+        av.video.reformatter.VideoReformatter().reformat(av.VideoFrame(16, 16, "yuv420p"), format="rgb24", threads=1)
+    except TypeError:
+        return {}
+    return {"threads": 1}

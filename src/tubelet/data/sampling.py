@@ -1,0 +1,130 @@
+"""Which frames of a video make a clip: pure functions of (frames in the file, frames of the clip, step), all to numbers
+of frames.
+
+dense      every `step`-th frame: one stretch of the video. It spans `(frames - 1) * step + 1` frames of the file.
+segments   one frame of each of `frames` equal parts: the whole video (TSN, https://arxiv.org/abs/1608.00859).
+
+`step` is a number of frames, not always whole where a frame rate is asked for; frames are then rounded to the nearest.
+Where the file is shorter than a dense clip, `pad` decides: "clamp" repeats its last frame (VideoMAE's fine-tuning
+loader does so; its pretraining loader repeats the last frame on the stride instead), "loop" starts again from its
+first. Segments of a short file repeat frames by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+from typing import Literal, get_args
+
+import torch
+
+Kind = Literal["dense", "segments"]
+Pad = Literal["clamp", "loop"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are taken from videos.
+
+    kind     dense or segments
+    stride   of dense clips: frames of the file from one frame of the clip to the next
+    fps      of dense clips, instead of the stride: frames per second of the clip, whatever rate the file has
+    pad      what follows the last frame of a file that is too short for a dense clip: clamp or loop
+    """
+
+    kind: Kind = "dense"
+    stride: int = 4
+    fps: float | None = None
+    pad: Pad = "clamp"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("sampling", self.kind, get_args(Kind)), ("pad", self.pad, get_args(Pad))):
+            if value not in known:
+                raise ValueError(f"{name} must be {' or '.join(known)}, got {value!r}")
+        if self.stride < 1:
+            raise ValueError(f"stride must be at least 1, got {self.stride}")
+        if self.fps is not None and self.fps <= 0:
+            raise ValueError(f"fps must be positive, got {self.fps}")
+
+    def draw(self, num_frames: int, file_fps: float, frames: int, generator: torch.Generator) -> list[int]:
+        """One random clip, for training. Raises ValueError if a frame rate is asked for and the file has none."""
+        if self.kind == "segments":
+            return segments(num_frames, frames, generator)
+        return dense(num_frames, frames, self._step(file_fps), generator, self.pad)
+
+    def views(self, num_frames: int, file_fps: float, frames: int, clips: int) -> list[list[int]]:
+        """`clips` fixed clips that together cover the video, for evaluation; a single one is of its middle."""
+        if self.kind == "segments":
+            return segment_views(num_frames, frames, clips)
+        return dense_views(num_frames, frames, self._step(file_fps), clips, self.pad)
+
+    def _step(self, file_fps: float) -> float:
+        if self.fps is None:
+            return self.stride
+        if not file_fps > 0:
+            raise ValueError(f"data.fps is {self.fps}, but the file does not say its own frame rate")
+        return file_fps / self.fps
+
+
+def dense(num_frames: int, frames: int, step: float, generator: torch.Generator, pad: Pad = "clamp") -> list[int]:
+    """Every `step`-th frame from a start drawn uniformly among those that fit: training."""
+    starts = _starts(num_frames, frames, step)
+    return _clip(int(torch.randint(starts, (), generator=generator)), num_frames, frames, step, pad)
+
+
+def dense_views(num_frames: int, frames: int, step: float, clips: int, pad: Pad = "clamp") -> list[list[int]]:
+    """Clips at equal distances, the first at the beginning of the video and the last at its end; one: its middle."""
+    _check(clips=clips)
+    last = _starts(num_frames, frames, step) - 1
+    starts = [last // 2] if clips == 1 else [last * view // (clips - 1) for view in range(clips)]
+    return [_clip(start, num_frames, frames, step, pad) for start in starts]
+
+
+def centre(num_frames: int, frames: int, step: float, pad: Pad = "clamp") -> list[int]:
+    """Every `step`-th frame from the middle of the video: validation."""
+    return dense_views(num_frames, frames, step, 1, pad)[0]
+
+
+def segments(num_frames: int, frames: int, generator: torch.Generator) -> list[int]:
+    """A random frame of each of `frames` equal parts: training."""
+    _check(num_frames=num_frames, frames=frames)
+    offsets = torch.rand(frames, generator=generator, dtype=torch.float64).tolist()
+    return [_of_part(i, offset, num_frames, frames) for i, offset in enumerate(offsets)]
+
+
+def segment_views(num_frames: int, frames: int, clips: int) -> list[list[int]]:
+    """View v of n takes the frame at v/n of each part; a single one the middle. So n views are n different clips, as
+    long as a part has n frames: with two, VideoMAE's test clips of Something-Something v2.
+    """
+    _check(num_frames=num_frames, frames=frames, clips=clips)
+    offsets = [0.5] if clips == 1 else [view / clips for view in range(clips)]
+    return [[_of_part(i, offset, num_frames, frames) for i in range(frames)] for offset in offsets]
+
+
+def _of_part(part: int, offset: float, num_frames: int, frames: int) -> int:
+    """The frame at `offset`, in [0, 1), of a part."""
+    return min(int((part + offset) * num_frames / frames), num_frames - 1)
+
+
+def _starts(num_frames: int, frames: int, step: float) -> int:
+    """How many starts fit; at least one."""
+    _check(num_frames=num_frames, frames=frames)
+    if step <= 0:
+        raise ValueError(f"stride must be positive, got {step}")
+    return max(1, num_frames - _round((frames - 1) * step))
+
+
+def _clip(start: int, num_frames: int, frames: int, step: float, pad: Pad) -> list[int]:
+    numbers = [start + _round(i * step) for i in range(frames)]
+    return [n % num_frames if pad == "loop" else min(n, num_frames - 1) for n in numbers]
+
+
+def _round(x: float) -> int:
+    """To the nearest whole number, halves up: Python's own rounding to even would make steps uneven."""
+    return floor(x + 0.5)
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,68 @@
+"""One manifest shared out among several machines, and put together again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tubelet.data.manifest import COLUMNS, Manifest
+
+
+def take_shard(manifest: Manifest, shard: str) -> Manifest:
+    """The i-th of n runs of lines, for `shard` "i/n" with i from 0 to n - 1: merged in order they are the whole."""
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(f"a shard is i/n with i from 0 to n - 1, got {shard!r}")
+    i, n = int(match[1]), int(match[2])
+    first, end = len(manifest) * i // n, len(manifest) * (i + 1) // n
+    if first == end:
+        raise ValueError(f"shard {shard} of a manifest with {len(manifest)} lines is empty")
+    return Manifest(manifest.root, manifest.table.slice(first, end - first))
+
+
+def merge(files: Sequence[str | Path], out: str | Path) -> Manifest:
+    """Writes to `out` every video that any of the manifests lists, once, in order of first appearance; what one leaves
+    open another may fill in. Raises ValueError if two contradict each other. Merging again changes nothing.
+    """
+    manifests, target = [Manifest.read(file) for file in files], Path(out).absolute()
+    rows: dict[str, dict[str, Any]] = {}
+    for manifest in manifests:
+        columns = [manifest.table[name].to_pylist() for name in COLUMNS]
+        for values in zip(*columns, strict=True):
+            row = dict(zip(COLUMNS, values, strict=True))
+            relative = not os.path.isabs(row["path"])
+            path = os.path.normpath(os.path.join(manifest.root, row["path"]))
+            row["path"] = os.path.relpath(path, target.parent) if relative else path
+            _fill_in(rows.setdefault(path, row), row)
+    copy_labels([manifest.root for manifest in manifests], target.parent)
+    merged = Manifest.from_columns(target.parent, {name: [row[name] for row in rows.values()] for name in COLUMNS})
+    merged.write(target)
+    return merged
+
+
+def copy_labels(sources: Iterable[Path], directory: Path) -> None:
+    """`labels.txt` goes where the manifest goes. Raises ValueError if there are two that differ."""
+    target = directory / "labels.txt"
+    for source in {source / "labels.txt": None for source in sources}:
+        if source.is_file():
+            if not target.exists():
+                directory.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{target.name}.{os.getpid()}")
+                shutil.copyfile(source, temporary)
+                os.replace(temporary, target)
+            elif target.read_bytes() != source.read_bytes():
+                raise ValueError(f"{source} and {target} name different classes")
+
+
+def _fill_in(row: dict[str, Any], other: dict[str, Any]) -> None:
+    for name, value in other.items():
+        if name == "path" or value is None:
+            continue
+        if row[name] is None:
+            row[name] = value
+        elif row[name] != value:
+            raise ValueError(f"{row['path']}: one manifest gives {name} {row[name]}, another {value}")

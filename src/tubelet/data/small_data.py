@@ -1,0 +1,56 @@
+"""What to fine-tune a small data set with, chosen by its number of videos; in a config `${small:KEY,MANIFEST}`.
+
+Our choices, between VideoMAE's recipes for UCF101 (9.5 k videos) and HMDB51 (3.6 k) (https://arxiv.org/abs/2203.12602,
+section 7) and what few-shot tuning needs. Fewer videos: more epochs, so that there are some thousand steps at all; more
+drop path and a steeper layer decay, so that what was pretrained stays; smaller batches. Any value given on the command
+line goes before the chosen one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from rich.table import Table
+
+from tubelet.data.manifest import Manifest
+
+_STEPS = 3000  # at least, as far as 200 epochs allow
+# up to so many videos: epochs are computed; the rest as given
+_TIERS: list[tuple[float, dict[str, Any]]] = [
+    (200, {"batch_size": 16, "base_lr": 2e-3, "layer_decay": 0.65, "drop_path": 0.2, "head_dropout": 0.5}),
+    (2000, {"batch_size": 32, "base_lr": 1e-3, "layer_decay": 0.7, "drop_path": 0.2, "head_dropout": 0.5}),
+    (20000, {"batch_size": 128, "base_lr": 5e-4, "layer_decay": 0.7, "drop_path": 0.2, "head_dropout": 0.5}),
+    (float("inf"), {"batch_size": 384, "base_lr": 5e-4, "layer_decay": 0.75, "drop_path": 0.1, "head_dropout": 0.0}),
+]
+_WHY = {
+    "batch_size": "small enough for many steps an epoch",
+    "base_lr": "at batch 256: the step size of a small batch stays useful",
+    "layer_decay": "the fewer videos, the less the first layers may move",
+    "drop_path": "regularisation, as for UCF101",
+    "head_dropout": "regularisation, as for UCF101",
+    "max_epochs": f"about {_STEPS} steps, between 30 and 200 epochs",
+    "mixup": "with few videos of a class mixtures are most of what can be seen; none for tiny batches",
+}
+
+
+@lru_cache(maxsize=8)
+def settings(videos: int) -> dict[str, Any]:
+    """Raises ValueError if there is not even a pair of videos."""
+    if videos < 2:
+        raise ValueError(f"fine-tuning needs at least 2 videos, got {videos}")
+    chosen = dict(next(values for most, values in _TIERS if videos <= most))
+    while chosen["batch_size"] > videos:
+        chosen["batch_size"] //= 2
+    chosen["max_epochs"] = min(200, max(30, round(_STEPS / (videos // chosen["batch_size"]))))
+    chosen["mixup"] = 0.8 if chosen["batch_size"] >= 8 else 0.0
+    return chosen
+
+
+def explain(manifest: str) -> Table:
+    """What was chosen for a training manifest, and why."""
+    videos = len(Manifest.read(manifest))
+    table = Table(title=f"chosen for {videos:,} training videos", title_justify="left", show_header=False)
+    for key, value in settings(videos).items():
+        table.add_row(key, f"{value:g}", _WHY[key])
+    return table

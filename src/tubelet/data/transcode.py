@@ -1,0 +1,145 @@
+"""`tubelet transcode`: every video once more, made for training. That matters more than the choice of a decoder."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tubelet.data.encode import Clip, Encoded, Encoding, Settings, clip_time, encode, partial_file
+from tubelet.data.journal import Journal, progress_bar
+from tubelet.data.manifest import Manifest, Record
+from tubelet.data.processes import Killed, run_jobs
+from tubelet.data.shards import copy_labels, take_shard
+
+FILLED = ("num_frames", "fps", "height", "width", "status", "reader")
+TIMED = 8  # videos whose reading is timed before and after
+
+
+def transcode(
+    manifest: str | Path,
+    directory: str | Path,
+    settings: Settings,
+    workers: int | None = None,
+    limit: float = 600.0,
+    shard: str | None = None,
+) -> int:
+    """Writes an .mp4 of every video of `manifest`, or of its shard "i/n", under `directory`, and there a manifest of
+    the same name with all columns filled (of a shard: NAME.i-of-n.csv, for `merge`), line by line as in the original.
+    Returns how many videos could not be transcoded, having printed a line for each; their lines say why.
+
+    Originals are only read. Every new file appears when it is complete; interrupted, or run again with another manifest
+    of the same videos, only what is missing is made. A process that has one video for `limit` seconds is killed.
+    """
+    whole, target = Manifest.read(manifest), Path(directory).absolute()
+    listed = whole if shard is None else take_shard(whole, shard)
+    # where each goes must not depend on the shard
+    names = _new_names([os.path.normpath(whole.record(i).path) for i in range(len(whole))], target)
+    target.mkdir(parents=True, exist_ok=True)
+    _same_settings(target, settings)
+    copy_labels([whole.root], target)
+    mark = f".{shard.replace('/', '-of-')}" if shard else ""
+    out = target / f"{Path(manifest).stem}{mark}.csv"
+    journal = Journal(target / f".{out.stem}.journal", sorted(target.glob(".*.journal")))
+    records = [listed.record(i) for i in range(len(listed))]
+    paths = [os.path.normpath(record.path) for record in records]
+    results, jobs = _sort(dict(zip(paths, records, strict=True)), names, target, settings, journal)
+    _print_problems(results)
+    with progress_bar() as bar:
+        task = bar.add_task("transcode", total=len(results) + len(jobs), completed=len(results))
+        for job, result in _encode_all(jobs, workers or len(os.sched_getaffinity(0)), limit):
+            if result.status == "ok":
+                # in this order: a file in its place is always one that the journal knows
+                journal.add(job.source, {"target": names[job.source], "result": asdict(result)})
+                os.replace(partial_file(job.target), job.target)
+            results[job.source] = result
+            _print_problems({job.source: result})
+            bar.advance(task)
+    columns = {name: [getattr(results[path], name) for path in paths] for name in FILLED}
+    labels = [record.label for record in records]
+    Manifest.from_columns(target, {"path": [names[path] for path in paths], "label": labels, **columns}).write(out)
+    _summarise(results, dict(zip(paths, records, strict=True)), names, out, limit)
+    return sum(result.status != "ok" for result in results.values())
+
+
+def _new_names(paths: list[str], directory: Path) -> dict[str, str]:
+    """Where each video goes within `directory`, as it lies below the directory they have in common, but .mp4."""
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    real = os.path.realpath(directory)
+    for path in paths:
+        if os.path.commonpath([real, os.path.realpath(path)]) == real:
+            raise ValueError(f"{directory} holds originals ({path}): choose another directory")
+    unique = list(dict.fromkeys(paths))
+    plain = {path: os.path.splitext(os.path.relpath(path, root))[0] + ".mp4" for path in unique}
+    times = Counter(plain.values())
+    # a.avi and a.webm both keep their extension
+    return {path: name if times[name] == 1 else os.path.relpath(path, root) + ".mp4" for path, name in plain.items()}
+
+
+def _sort(
+    records: dict[str, Record], names: dict[str, str], directory: Path, settings: Settings, journal: Journal
+) -> tuple[dict[str, Encoded], list[Encoding]]:
+    """What is known already, and what is to be done. Raises ValueError if a file is in the way."""
+    results, jobs = {}, []
+    made = {values["target"]: path for path, values in journal.all().items()}
+    for path, record in records.items():
+        target, done = directory / names[path], journal.get(path)
+        if target.exists() and made.get(names[path]) != path:
+            raise ValueError(f"{target} exists and was not made from {path}: choose another directory")
+        if record.status not in (None, "ok"):
+            results[path] = Encoded(str(record.status))
+        elif done is not None and target.exists():
+            results[path] = Encoded(**done["result"])
+        else:
+            jobs.append(Encoding(path, str(target), settings, record.fps))
+    return results, jobs
+
+
+def _same_settings(directory: Path, settings: Settings) -> None:
+    """One directory, one way of encoding."""
+    file, text = directory / "transcode.json", json.dumps(asdict(settings)) + "\n"
+    if file.exists():
+        if (there := file.read_text(encoding="utf-8")) != text:
+            raise ValueError(f"{file} says {there.strip()}, asked for {text.strip()}: choose another directory")
+        return
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def _encode_all(jobs: list[Encoding], workers: int, limit: float) -> Iterator[tuple[Encoding, Encoded]]:
+    for job, result in run_jobs(encode, jobs, workers, limit):
+        encoded = Encoded(result.reason) if isinstance(result, Killed) else result
+        if encoded.status != "ok":
+            Path(partial_file(job.target)).unlink(missing_ok=True)
+        yield job, encoded
+
+
+def _print_problems(results: dict[str, Encoded]) -> None:
+    for path, result in results.items():
+        if result.status != "ok":
+            print(f"{path}: {result.status}", flush=True)
+
+
+def _summarise(
+    results: dict[str, Encoded], records: dict[str, Record], names: dict[str, str], out: Path, limit: float
+) -> None:
+    good = {path: result for path, result in results.items() if result.status == "ok"}
+    before, after = (sum(getattr(result, f"bytes_{when}") for result in good.values()) for when in ("before", "after"))
+    print(f"{out}: {len(good)} of {len(results)} videos, {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after")
+    old, new = [], []
+    for path in list(good)[:: -(-len(good) // TIMED)] if good else ():
+        result = good[path]
+        old.append(Clip(path, result.source_frames, 4, records[path].reader))
+        stride = max(1, round(4 * (result.fps or 0.0) / result.source_fps))
+        new.append(Clip(str(out.parent / names[path]), result.num_frames or 1, stride, result.reader))
+    times = [
+        [ms for _, ms in run_jobs(clip_time, clips, 1, limit) if not isinstance(ms, Killed)] for clips in (old, new)
+    ]
+    if all(times):
+        medians = " ms before, ".join(f"{statistics.median(ms):.1f}" for ms in times)
+        print(f"a clip of 16 frames over the same time: {medians} ms after (one core, median of {len(new)} videos)")

@@ -1,0 +1,105 @@
+"""The one contract of every encoder: (clip, mask | None) -> tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tubelet.clip import ClipGrid
+from tubelet.masking import Mask
+
+
+class EncoderOutput(NamedTuple):
+    """tokens [B,prefix+V,D]; hidden states: the first block's input, then each block's output; attentions."""
+
+    tokens: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of a frame in pixels, from one number if it is square."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Linear from 0 at the first block to `last` at the last."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
+class Encoder(nn.Module):
+    """What models and methods may ask of an encoder.
+
+    `forward(clip [B,C,T,H,W], mask=None, return_hidden_states=False, return_attentions=False)` returns tokens
+    [B,prefix+V,D] (V = N without a mask), or an EncoderOutput if one of the flags is set. `num_prefix_tokens` counts
+    class tokens, which come first and stay visible. An encoder whose attention is factorised over space and time sets
+    `needs_rectangle`: it accepts only masks with the same visible positions in every time step.
+    """
+
+    grid: ClipGrid
+    dim: int
+    in_channels: int
+    num_prefix_tokens: int = 0
+    needs_rectangle: bool = False
+    checkpoint_activations: bool = False
+    blocks: nn.ModuleList
+    norm: nn.Module
+
+    def forward(
+        self,
+        clip: Tensor,
+        mask: Mask | None = None,
+        return_hidden_states: bool = False,
+        return_attentions: bool = False,
+    ) -> Tensor | EncoderOutput:
+        raise NotImplementedError
+
+    def check_masking(self, masking: Callable[..., Tensor]) -> None:
+        """Raises ValueError if this encoder cannot be pretrained with such masks.
+
+        masking: `(grid, *, generator) -> bool [N]`; one of its masks is looked at.
+        """
+        if self.needs_rectangle:
+            hidden = masking(self.grid, generator=torch.Generator().manual_seed(0))
+            self.check_rectangle(Mask.from_hidden(hidden[None]))
+
+    def check_rectangle(self, mask: Mask | None) -> None:
+        """Raises ValueError unless the visible positions are the same in every time step.
+
+        Compiled, or on a device that would have to be waited for, only the count is checked.
+        """
+        if mask is None:
+            return
+        visible, (t, places) = mask.visible, (self.grid.t, self.grid.h * self.grid.w)
+        lines_up = visible.shape[1] % t == 0
+        if lines_up and visible.device.type == "cpu" and not torch.compiler.is_compiling():
+            steps = visible.unflatten(1, (t, -1))  # [B,t,S]
+            lines_up = bool((steps == steps[:, :1] % places + places * torch.arange(t)[None, :, None]).all())
+        if not lines_up:
+            raise ValueError(
+                f"{type(self).__name__} attends over space and time in turn, so the same positions must be visible in "
+                f"each of the {t} time steps (tube or multiblock masking); this mask leaves {visible.shape[1]} visible "
+                f"tokens that are no such rectangle"
+            )
+
+    def run_blocks(
+        self, blocks: Iterable[nn.Module], x: Tensor, return_hidden_states: bool, return_attentions: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """Run blocks `(x, return_attention) -> (x, weights)` in order, keeping what is asked for."""
+        states: list[Tensor] = [x]
+        attentions: list[Tensor] = []
+        for block in blocks:
+            if self.checkpoint_activations and self.training:
+                x, weights = checkpoint(block, x, return_attentions, use_reentrant=False)
+            else:
+                x, weights = block(x, return_attentions)
+            if return_hidden_states:
+                states.append(x)
+            if return_attentions:
+                attentions.append(weights)
+        return x, tuple(states) if return_hidden_states else None, tuple(attentions) if return_attentions else None

@@ -1,0 +1,193 @@
+"""TimeSformer: attention divided over time and space, joint, or over space alone.
+
+Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", https://arxiv.org/abs/2102.05095;
+weights and options as in Hugging Face's `timesformer`, whose tokens are ordered (h w t) where ours are (t h w).
+
+Where we differ: masked, attention runs on the visible rectangle [B,t,S]. With space-only attention the class token is
+the mean of the frames' class tokens before the last norm, as in the original code (Hugging Face's forgets it), while
+patch tokens stay one a patch, so that a decoder can read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.clip import ClipGrid
+from tubelet.encoders.base import Encoder, EncoderOutput, drop_path_rates, sides
+from tubelet.layers.attention import Attention, Bias
+from tubelet.layers.block import Block, init_normal
+from tubelet.layers.patch import TubeletEmbedding
+from tubelet.layers.position import take_positions
+from tubelet.masking import Mask
+
+AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
+
+
+class DividedBlock(Block):
+    """[B,1+t*S,D] -> [B,1+t*S,D]: a patch attends to itself at other times; then each frame within itself, with a copy
+    of the class token, which becomes the mean of its copies; then the MLP.
+
+    The attentions it returns are the spatial ones, [B*t,heads,1+S,1+S].
+    """
+
+    def __init__(
+        self,
+        t: int,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        bias: Bias,
+        act: str,
+        eps: float,
+        dropout: float,
+        attention_dropout: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__(
+            dim,
+            num_heads,
+            mlp_ratio,
+            bias,
+            act,
+            eps,
+            dropout,
+            attention_dropout,
+            drop_path,
+            mlp_hidden_dropout=dropout,
+        )
+        self.t = t
+        self.temporal_norm = nn.LayerNorm(dim, eps=eps)
+        self.temporal_attn = Attention(dim, num_heads, bias, attention_dropout, dropout)
+        self.temporal_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        cls, patches = x[:, :1], x[:, 1:].unflatten(1, (self.t, -1))  # [B,1,D], [B,t,S,D]
+
+        tracks = patches.transpose(1, 2).flatten(0, 1)  # [B*S,t,D]
+        branch, _ = self.temporal_attn(self.temporal_norm(tracks))
+        branch = self.temporal_proj(self.drop_path(branch)).unflatten(0, (len(x), -1))  # [B,S,t,D]
+        patches = patches + branch.transpose(1, 2)
+
+        copies = cls[:, None].expand(-1, self.t, -1, -1)  # [B,t,1,D]
+        frames = torch.cat([copies, patches], dim=2).flatten(0, 1)  # [B*t,1+S,D]
+        branch, weights = self.attn(self.norm1(frames), return_attention)
+        branch = self.drop_path(branch).unflatten(0, (-1, self.t))  # [B,t,1+S,D]
+        cls = cls + branch[:, :, 0].mean(1, keepdim=True)
+        patches = patches + branch[:, :, 1:]
+
+        x = torch.cat([cls, patches.flatten(1, 2)], dim=1)  # [B,1+t*S,D]
+        return x + self.drop_path(self.mlp(self.norm2(x))), weights
+
+
+class TimeSformer(Encoder):
+    """Token 0 is the class token. Tubelets are one frame deep.
+
+    Args:
+        image_size: height and width of a frame in pixels, one number if square; divisible by `patch_size`.
+        num_frames: frames of a clip.
+        dim, depth, num_heads, mlp_ratio: width of a token, number of blocks, heads of each, hidden width / dim.
+        attention_type: see the top of this file; "space_only" has no time positions.
+        drop_path: rate of the last block, rising linearly from 0 at the first.
+        init_std: deviation of the initial weights.
+        checkpoint_activations: recompute each block in the backward pass to save memory.
+    """
+
+    num_prefix_tokens = 1
+
+    def __init__(
+        self,
+        image_size: int | Sequence[int] = 224,
+        num_frames: int = 8,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        bias: Bias = "qkv",
+        act: str = "gelu",
+        eps: float = 1e-6,
+        attention_type: AttentionType = "divided_space_time",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
+        init_std: float = 0.02,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        if attention_type not in ("divided_space_time", "joint_space_time", "space_only"):
+            raise ValueError(
+                f"unknown attention_type '{attention_type}', "
+                "expected divided_space_time, joint_space_time or space_only"
+            )
+        self.grid = ClipGrid(num_frames, *sides(image_size), 1, patch_size)
+        self.dim = dim
+        self.in_channels = in_channels
+        self.attention_type = attention_type
+        self.needs_rectangle = attention_type != "joint_space_time"
+        self.checkpoint_activations = checkpoint_activations
+        self.patch_embed = TubeletEmbedding(self.grid, in_channels, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid.h * self.grid.w, dim))
+        if attention_type == "space_only":
+            self.time_positions = None
+        else:
+            self.time_positions = nn.Parameter(torch.zeros(1, self.grid.t, dim))
+        self.dropout = nn.Dropout(dropout)
+        sizes = (dim, num_heads, mlp_ratio, bias, act, eps, dropout, attention_dropout)
+        self.blocks = nn.ModuleList(
+            DividedBlock(self.grid.t, *sizes, rate)
+            if attention_type == "divided_space_time"
+            else Block(*sizes, rate, mlp_hidden_dropout=dropout)
+            for rate in drop_path_rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        init_normal(self, init_std)
+        nn.init.trunc_normal_(self.cls_token, std=init_std)
+        nn.init.trunc_normal_(self.positions, std=init_std)
+
+    def forward(
+        self,
+        clip: Tensor,
+        mask: Mask | None = None,
+        return_hidden_states: bool = False,
+        return_attentions: bool = False,
+    ) -> Tensor | EncoderOutput:
+        if self.needs_rectangle:
+            self.check_rectangle(mask)
+        flags = return_hidden_states, return_attentions
+        if self.attention_type == "space_only":
+            x, states, attentions = self._space_only(clip, mask, *flags)
+        else:
+            cls, patches = self.embed(clip, mask)
+            x = torch.cat([cls, patches], dim=1)  # [B,1+V,D]
+            x, states, attentions = self.run_blocks(self.blocks, x, *flags)
+        x = self.norm(x)
+        return EncoderOutput(x, states, attentions) if any(flags) else x
+
+    def embed(self, clip: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor]:
+        """The class token [B,1,D] and the visible patches [B,V,D], with their places in space and time."""
+        visible = None if mask is None else mask.visible
+        space = self.positions[:, 1:].repeat(1, self.grid.t, 1)  # [1,N,D]
+        patches = self.dropout(self.patch_embed(clip, visible) + take_positions(space, visible))
+        if self.time_positions is not None:
+            time = self.time_positions.repeat_interleave(self.grid.h * self.grid.w, dim=1)  # [1,N,D]
+            patches = self.dropout(patches + take_positions(time, visible))
+        cls = (self.cls_token + self.positions[:, :1]).expand(len(patches), -1, -1)
+        return self.dropout(cls), patches
+
+    def _space_only(
+        self, clip: Tensor, mask: Mask | None, return_hidden_states: bool, return_attentions: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """Every frame by itself; hidden states and attentions have B*t rows."""
+        cls, patches = self.embed(clip, mask)
+        t = self.grid.t
+        copies = cls[:, None].expand(-1, t, -1, -1)  # [B,t,1,D]
+        x = torch.cat([copies, patches.unflatten(1, (t, -1))], dim=2).flatten(0, 1)  # [B*t,1+S,D]
+        x, states, attentions = self.run_blocks(self.blocks, x, return_hidden_states, return_attentions)
+        x = x.unflatten(0, (-1, t))  # [B,t,1+S,D]
+        return torch.cat([x[:, :, 0].mean(1, keepdim=True), x[:, :, 1:].flatten(1, 2)], dim=1), states, attentions

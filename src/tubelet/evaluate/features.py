@@ -1,0 +1,108 @@
+"""Features of every video of a manifest, in one safetensors file.
+
+A part of the work is a file beside `out`; an interrupted run goes on after the last whole part, and the end joins them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tubelet.data.dataset import EvaluationVideos, collate
+from tubelet.data.manifest import Manifest
+from tubelet.data.sampling import Sampling
+from tubelet.encoders.base import Encoder
+from tubelet.evaluate.knn import pooled_features
+
+_PART = 16  # batches
+
+
+@torch.no_grad()
+def extract_features(
+    model: Any,
+    manifest: str | Path,
+    out: str | Path,
+    *,
+    per_token: bool = False,
+    batch_size: int = 8,
+    num_workers: int = 2,
+    device: str | torch.device = "cpu",
+    reader: str = "auto",
+) -> Path:
+    """Write `features` [n,D] float32, the mean token of the middle of each video, or with `per_token` all tokens
+    [n,prefix+N,D] float16; `label` int64 [n], -1 where there is none; and, as metadata, `paths` (JSON). In the order of
+    the manifest. Raises VideoError for a file that cannot be read, ValueError if parts of something else lie there.
+    """
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise ValueError(f"cannot write '{out}': the ending must be .safetensors")
+    encoder = (model if isinstance(model, Encoder) else model.encoder).to(device).eval()
+    videos = Manifest.read(manifest)
+    sampling = Sampling(stride=model.preprocess.stride)
+    dataset = EvaluationVideos(
+        videos, encoder.grid, sampling, seed=0, short_side=model.preprocess.short_side, reader=reader
+    )
+    parts = _parts_folder(out, encoder, videos, per_token, batch_size)
+    batches = [[(0, i) for i in part.tolist()] for part in torch.arange(len(videos)).split(batch_size)]
+    done = len(list(parts.glob("*.safetensors"))) * _PART
+    loader = DataLoader(dataset, batch_sampler=batches[done:], collate_fn=collate, num_workers=num_workers)
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    left = track(loader, f"features of {len(videos)} videos", total=len(batches[done:]))
+    for number, batch in enumerate(left, done + 1):
+        clip = model.preprocess.normalise(batch.clip.to(device))
+        rows.append(encoder(clip).half().cpu() if per_token else pooled_features(encoder, clip).cpu())
+        labels.append(batch.label)
+        if number % _PART == 0 or number == len(batches):
+            _save({"features": torch.cat(rows), "label": torch.cat(labels)}, parts / f"{number:08d}.safetensors")
+            rows.clear()
+            labels.clear()
+    whole = [load_file(part) for part in sorted(parts.glob("*.safetensors"))]
+    joined = {name: torch.cat([part[name] for part in whole]) for name in whole[0]}
+    _save(joined, out, {"paths": json.dumps([videos.record(i).path for i in range(len(videos))])})
+    shutil.rmtree(parts)
+    return out
+
+
+def read_features(path: str | Path) -> tuple[Tensor, Tensor, list[str]]:
+    """features, label and paths of a file that `extract_features` wrote."""
+    with safe_open(path, "pt") as file:
+        return file.get_tensor("features"), file.get_tensor("label"), json.loads(file.metadata()["paths"])
+
+
+def _parts_folder(out: Path, encoder: Encoder, videos: Manifest, per_token: bool, batch_size: int) -> Path:
+    """The folder of the parts, which says of what they are."""
+    folder = out.with_name(f".{out.name}.parts")
+    stamp = hashlib.blake2b(repr((per_token, batch_size, str(videos.root))).encode())
+    for chunk in _bytes_of(encoder, videos):
+        stamp.update(chunk)
+    told = folder / "of.txt"
+    if told.exists() and told.read_text() != stamp.hexdigest():
+        raise ValueError(f"{folder} holds parts of another model, manifest or settings: delete it, or change --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    told.write_text(stamp.hexdigest())
+    return folder
+
+
+def _bytes_of(encoder: Encoder, videos: Manifest) -> Iterator[bytes]:
+    yield "\n".join(map(str, videos.table["path"].to_pylist())).encode()
+    for parameter in encoder.state_dict().values():
+        yield parameter.float().cpu().numpy().tobytes()
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    save_file(tensors, temporary, metadata)
+    os.replace(temporary, path)

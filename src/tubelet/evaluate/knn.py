@@ -1,0 +1,53 @@
+"""Nearest neighbours among frozen features: what the encoder knows of the labels before anything is trained on them.
+
+The weighted vote of Wu et al., https://arxiv.org/abs/1805.01978, with DINO's k = 20 and temperature 0.07
+(https://arxiv.org/abs/2104.14294).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tubelet.encoders.base import Encoder
+
+_CHUNK = 1024  # queries compared with the whole bank at a time
+
+
+def pooled_features(encoder: Encoder, clip: Tensor) -> Tensor:
+    """Normalised clips [B,C,T,H,W], nothing hidden -> float32 [B,D], the mean of the tokens without class tokens."""
+    tokens = encoder(clip)
+    assert isinstance(tokens, Tensor)
+    return tokens[:, encoder.num_prefix_tokens :].float().mean(1)
+
+
+def knn_scores(
+    bank: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    num_classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+    standardise: bool = True,
+) -> Tensor:
+    """Each query's share of the votes for each class, [m,num_classes]: its k nearest by cosine vote with the weight
+    exp(cosine / temperature).
+
+    bank [n,D], labels int64 [n], queries [m,D]. A bank of fewer than k votes as a whole. `standardise` first brings
+    every dimension to the bank's mean 0 and deviation 1 (DINO does not): the mean token of a masked autoencoder has a
+    large part in common with every other, beside which the cosine does not see what differs.
+    """
+    if len(bank) == 0 or len(bank) != len(labels):
+        raise ValueError(f"a bank of {len(bank)} features and {len(labels)} labels cannot vote")
+    if standardise:
+        mean, deviation = bank.mean(0), bank.std(0, correction=0).clamp(min=1e-6)
+        bank, queries = (bank - mean) / deviation, (queries - mean) / deviation
+    bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
+    one_hot = F.one_hot(labels, num_classes).to(bank.dtype)  # [n,classes]
+    scores = []
+    for chunk in queries.split(_CHUNK):
+        cosine, nearest = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)  # both [m,k]
+        votes = (cosine / temperature).softmax(dim=1)
+        scores.append((votes[..., None] * one_hot[nearest]).sum(1))
+    return torch.cat(scores) if scores else bank.new_zeros(0, num_classes)

@@ -1,0 +1,111 @@
+"""Videos as pictures: a film strip (PNG) and a film (GIF, MP4)."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from tubelet.evaluate.reconstruction import Reconstruction
+
+CAPTION = 14  # pixels of height of a line of text
+
+
+def save_reconstructions(result: Reconstruction, path: str | Path, frames: int = 8, fps: float = 8.0) -> Path:
+    """Write a batch of reconstructions to `path`, whose ending tells the kind. `.png`: `frames` frames of each clip, in
+    rows original | masked | reconstructed; `.gif` and `.mp4`: the three play side by side."""
+    path = check_picture(path)
+    note = "reconstructed (each patch with its true mean and contrast)" if result.borrowed else "reconstructed"
+    labels = ("original", "masked", note)
+    videos = [_to_uint8(video) for video in result[:3]]  # each [B,T,H,W,C]
+    scale = max(1, round(96 / videos[0].shape[2]))  # small frames are enlarged to be seen
+    if path.suffix == ".png":
+        _write_image(path, _strip(videos, labels, frames, scale))
+    else:
+        write_film(path, side_by_side(videos, labels, scale), fps)
+    return path
+
+
+def check_picture(path: str | Path) -> Path:
+    """Raises ValueError if the ending is of no kind that can be written."""
+    path = Path(path)
+    if path.suffix not in (".png", ".gif", ".mp4"):
+        raise ValueError(f"cannot write '{path}': the ending must be .png, .gif or .mp4")
+    return path
+
+
+def _to_uint8(video: Tensor) -> np.ndarray:
+    pixels = (video * 255).round().byte().cpu().numpy()
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
+
+
+def _caption(picture: np.ndarray, texts: tuple[str, ...] | list[str], width: int) -> np.ndarray:
+    """A line of text above the picture [H,W,3], one text every `width` pixels."""
+    image = Image.new("RGB", (picture.shape[1], picture.shape[0] + CAPTION), "white")
+    image.paste(Image.fromarray(picture), (0, CAPTION))
+    draw = ImageDraw.Draw(image)
+    for i, text in enumerate(texts):
+        draw.text((i * width + 2, 1), text, fill="black")
+    return np.asarray(image)
+
+
+def _strip(videos: list[np.ndarray], labels: tuple[str, ...], frames: int, scale: int) -> np.ndarray:
+    shown = np.linspace(0, videos[0].shape[1] - 1, min(frames, videos[0].shape[1])).round().astype(int)
+    rows = []
+    for clip in range(len(videos[0])):
+        for video, label in zip(videos, labels, strict=True):
+            row = np.concatenate([_framed(_enlarge(video[clip, t], scale)) for t in shown], axis=1)
+            rows.append(_caption(row, [label], row.shape[1]))
+    return np.concatenate(rows, axis=0)
+
+
+def side_by_side(videos: list[np.ndarray], labels: tuple[str, ...], scale: int) -> np.ndarray:
+    """[T,H,W,3]: one row a clip, the three videos side by side."""
+    film = []
+    for t in range(videos[0].shape[1]):
+        rows = [
+            np.concatenate([_framed(_enlarge(video[clip, t], scale)) for video in videos], axis=1)
+            for clip in range(len(videos[0]))
+        ]
+        picture = np.concatenate(rows, axis=0)
+        film.append(_caption(picture, labels, picture.shape[1] // 3))
+    return np.stack(film)
+
+
+def _framed(frame: np.ndarray) -> np.ndarray:
+    """White on the right and below, so that neighbours are told apart."""
+    return np.pad(frame, ((0, 2), (0, 2), (0, 0)), constant_values=255)
+
+
+def _enlarge(frame: np.ndarray, scale: int) -> np.ndarray:
+    return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _write_image(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    Image.fromarray(picture).save(temporary, format="PNG")
+    os.replace(temporary, path)
+
+
+def write_film(path: Path, film: np.ndarray, fps: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    if path.suffix == ".gif":
+        first, *rest = [Image.fromarray(picture).quantize(128) for picture in film]
+        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+    else:
+        height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2  # yuv420p wants even sizes
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for picture in film:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    os.replace(temporary, path)

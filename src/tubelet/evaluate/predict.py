@@ -1,0 +1,66 @@
+"""What a classifier says of a video file."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from tubelet.data.reader import read_clip
+from tubelet.data.sampling import dense_views
+from tubelet.data.transforms import resize_views
+from tubelet.models.classifier import VideoClassifier
+
+
+@torch.no_grad()
+def predict(
+    model: VideoClassifier,
+    video: str | PathLike[str],
+    topk: int = 5,
+    clips: int = 5,
+    crops: int = 3,
+    stride: int | None = None,
+    reader: str = "auto",
+) -> list[tuple[str, float]]:
+    """[(label, probability)], best first: the mean over `clips` that cover the video, in `crops` along the long side.
+
+    Classes without a name are called by their number. `stride` is the distance of frames; None: that of the training.
+    Raises ValueError if the model has no classes to choose from, VideoError if the file cannot be read.
+    """
+    if not isinstance(model, VideoClassifier) or model.num_classes < 2:
+        raise ValueError(f"predict needs a classifier of two or more classes, got a {_name(model)}")
+    if topk < 1:
+        raise ValueError(f"topk must be at least 1, got {topk}")
+    grid, preprocess = model.grid, model.preprocess
+
+    def choose(num_frames: int) -> list[int]:
+        views = dense_views(num_frames, grid.frames, stride or preprocess.stride, clips)
+        return [number for view in views for number in view]
+
+    frames = read_clip(video, lambda opened: choose(opened.num_frames), reader)  # [clips*T,H,W,C]
+    device = model.head.weight.device
+    training = model.training
+    model.eval()
+    total = torch.zeros(model.num_classes)
+    for crop in resize_views(frames, (grid.height, grid.width), preprocess.short_side, crops):
+        views = crop.unflatten(0, (clips, -1)).permute(0, 4, 1, 2, 3)  # [clips,T,h,w,C] -> [clips,C,T,h,w]
+        logits = model(preprocess.normalise(views.to(device)))
+        total += logits.float().softmax(dim=1).sum(dim=0).cpu()
+    model.train(training)
+    best = (total / (clips * crops)).topk(min(topk, model.num_classes))
+    names = model.id2label or {}
+    return [(names.get(i, str(i)), p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+
+def name_classes(model: VideoClassifier, path: str | PathLike[str]) -> None:
+    """Give a classifier the names in a file, one a line. Raises ValueError if there are more or fewer than classes."""
+    names = Path(path).read_text(encoding="utf-8").splitlines()
+    if len(names) != model.num_classes:
+        raise ValueError(f"{path} names {len(names)} classes, the model has {model.num_classes}")
+    model.id2label = dict(enumerate(names))
+
+
+def _name(model: object) -> str:
+    classes = getattr(model, "num_classes", None)
+    return type(model).__name__ if classes is None else f"{type(model).__name__} of {classes}"

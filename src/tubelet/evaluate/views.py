@@ -1,0 +1,79 @@
+"""From the logits of many views to the figures of a test, the way the papers do it.
+
+Each video is seen in clips x crops views; their probabilities are averaged. Accuracy comes with the interval that
+95% of bootstrap resamplings of the test videos fall into.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tubelet.data.randomness import generator
+
+_RESAMPLINGS = 10_000
+
+
+def mean_of_views(logits: Tensor, views: int) -> Tensor:
+    """[videos*views,C], the views of a video side by side -> probabilities [videos,C]."""
+    return logits.float().softmax(dim=1).unflatten(0, (-1, views)).mean(1)
+
+
+def in_top(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
+    """bool [n]: whether the true class is among the k most probable ones."""
+    return (probabilities.topk(k, dim=1).indices == labels[:, None]).any(1)
+
+
+def bootstrap_interval(hits: Tensor, seed: int = 0) -> tuple[float, float]:
+    """The 2.5% and 97.5% quantiles of the mean of bool [n] over resamplings of its n entries.
+
+    n draws with replacement from entries of which a share p is true hit Binomial(n, p) times: that is drawn directly.
+    """
+    n, share = len(hits), hits.double().mean().cpu()
+    draws = torch.full((_RESAMPLINGS,), float(n), dtype=torch.float64)
+    means = torch.binomial(draws, share.expand_as(draws).contiguous(), generator=generator(seed, "bootstrap")) / n
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def recall(confusion: Tensor) -> Tensor:
+    """confusion [true,guessed] counts -> the share of each class that was recognised [C]; NaN for a class without
+    videos."""
+    return confusion.diagonal().float() / confusion.sum(1).float()
+
+
+def figures(probabilities: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float]:
+    """top1 with its interval, top5 with its own if there are more than five classes, and the mean over classes."""
+    named = {"top1": 1} | ({"top5": 5} if probabilities.shape[1] > 5 else {})
+    found: dict[str, float] = {}
+    for name, k in named.items():
+        hits = in_top(probabilities, labels, k)
+        found[name] = float(hits.double().mean())
+        found[f"{name}_low"], found[f"{name}_high"] = bootstrap_interval(hits, seed)
+    hits = in_top(probabilities, labels, 1)
+    found["mean_class"] = sum(float(hits[labels == c].double().mean()) for c in labels.unique()) / len(labels.unique())
+    return found
+
+
+def write_predictions(
+    path: Path, videos: Sequence[str], labels: Sequence[int | None], probabilities: Tensor, views: int
+) -> None:
+    """A Parquet file of a row a video: video, label (or null), probabilities, views. Atomic."""
+    flat = pa.array(probabilities.float().cpu().flatten().numpy())
+    table = pa.table(
+        {
+            "video": pa.array(videos, pa.string()),
+            "label": pa.array(labels, pa.int64()),
+            "probabilities": pa.FixedSizeListArray.from_arrays(flat, probabilities.shape[1]),
+            "views": pa.array([views] * len(videos), pa.int32()),
+        }
+    )
+    temporary = path.with_name(f".{path.name}.part")
+    pq.write_table(table, temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,59 @@
+"""Multi-head self-attention on PyTorch's fused kernel."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Bias = Literal["qkv", "qv", "none"]
+
+
+class Attention(nn.Module):
+    """[B,K,D] -> [B,K,D]. `bias="qv"` gives queries and values a bias but not keys, as BEiT and VideoMAE do.
+
+    `cosine=True` compares directions with a learned temperature per head (VideoMAEv2's `cos_attn`, from Swin v2).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        bias: Bias = "qkv",
+        attention_dropout: float = 0.0,
+        dropout: float = 0.0,
+        cosine: bool = False,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is not divisible by num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "qkv")
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
+        self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.0).log()) if cosine else None
+        self.proj = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Returns the tokens and, if asked for, the attention probabilities [B,heads,K,K] (not by the fused kernel)."""
+        bias = self.qkv.bias
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [B,heads,K,d]
+        scale = q.shape[-1] ** -0.5
+        if self.scale is not None:  # cosine attention: unit vectors, temperature at most 100
+            q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp()
+            k, scale = F.normalize(k, dim=-1), 1.0
+        dropout = self.attention_dropout if self.training else 0.0
+        weights = None
+        if return_attention:
+            weights = (q * scale @ k.transpose(-2, -1)).softmax(dim=-1)
+            out = F.dropout(weights, dropout) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+        return self.dropout(self.proj(out.transpose(1, 2).flatten(2))), weights

@@ -1,0 +1,45 @@
+"""Pooling tokens by attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tubelet.layers.block import Block, Mlp, init_weights
+
+
+class AttentivePool(nn.Module):
+    """[B,K,D] -> [B,D]: blocks of self-attention, then one learned query looks at all tokens, then an MLP.
+
+    `depth` counts the query's block too: 1 is the attentive probe of V-JEPA (https://arxiv.org/abs/2404.08471), 4 that
+    of V-JEPA 2 (https://arxiv.org/abs/2506.09985).
+    """
+
+    def __init__(self, dim: int, num_heads: int, depth: int = 1) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"width {dim} is not divisible by pool_heads {num_heads}")
+        if depth < 1:
+            raise ValueError(f"pool_depth must be at least 1, got {depth}")
+        self.num_heads = num_heads
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth - 1))
+        self.query = nn.Parameter(torch.zeros(1, 1, dim))
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, 4 * dim)
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.query, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x, _ = block(x)
+        q = self.q(self.query).expand(len(x), -1, -1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        kv = self.kv(self.norm1(x)).unflatten(-1, (2, self.num_heads, -1))  # [B,K,2,heads,d]
+        k, v = (part.transpose(1, 2) for part in kv.unbind(2))  # each [B,heads,K,d]
+        pooled = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B,1,D]
+        x = self.query + self.proj(pooled)
+        return (x + self.mlp(self.norm2(x)))[:, 0]

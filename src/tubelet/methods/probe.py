@@ -1,0 +1,135 @@
+"""Probing a frozen encoder: several heads, each at its own learning rate, are trained at once on the same tokens.
+
+The encoder's pass is the expensive part, so a sweep costs what one probe costs (V-JEPA 2 probes so,
+https://arxiv.org/abs/2506.09985). A linear probe is pool="mean" with a LayerNorm before the head, an attentive one
+pool="attentive" (V-JEPA, https://arxiv.org/abs/2404.08471).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from tubelet.data.dataset import Batch
+from tubelet.methods.base import Plan, StepResult
+from tubelet.methods.classification import Classification
+from tubelet.models.classifier import VideoClassifier
+from tubelet.optim.adamw import AdamW
+from tubelet.optim.groups import parameter_groups
+
+_PARTS = ("attentive_pool", "fc_norm", "dropout", "head")
+
+
+class Head(nn.Module):
+    """A copy of all that a classifier has behind its encoder: tokens [B,prefix+N,D] -> logits [B,classes]."""
+
+    def __init__(self, model: VideoClassifier) -> None:
+        super().__init__()
+        self.pool, self.prefix = model.pool, model.encoder.num_prefix_tokens
+        for name in _PARTS:
+            setattr(self, name, copy.deepcopy(getattr(model, name)))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if self.attentive_pool is not None:
+            pooled = self.attentive_pool(tokens)
+        else:
+            pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, self.prefix :].mean(1)
+        return self.head(self.dropout(self.fc_norm(pooled)))
+
+    def give(self, model: VideoClassifier) -> None:
+        """Put this copy's weights into the classifier."""
+        for name in _PARTS:
+            if (part := getattr(self, name)) is not None:
+                getattr(model, name).load_state_dict(part.state_dict())
+
+
+class Probe(Classification):
+    """Args, beyond those of `Classification`:
+        lr_factors: one head each, trained at optim.base_lr times the factor.
+
+    Every validation logs val/top1_lr<factor> of each head; val/top1 and the model in the checkpoints are of the best
+    one, before the first validation of the head nearest to factor 1.
+    """
+
+    best: Tensor
+
+    def __init__(
+        self,
+        model: VideoClassifier,
+        model_config: dict[str, Any],
+        optim: AdamW,
+        plan: Plan,
+        lr_factors: Sequence[float] = (0.1, 0.3, 1.0, 3.0, 10.0),
+        from_weights: bool = True,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        class_balanced: bool = False,
+    ) -> None:
+        super().__init__(model, model_config, optim, plan, from_weights, label_smoothing, mixup, cutmix, class_balanced)
+        if not lr_factors or min(lr_factors) <= 0 or len(set(lr_factors)) < len(lr_factors):
+            raise ValueError(f"method.lr_factors must be positive and different, got {list(lr_factors)}")
+        self.heads = nn.ModuleList(Head(model) for _ in lr_factors)
+        self.lr_factors = list(lr_factors)
+        nearest = min(range(len(lr_factors)), key=lambda i: abs(math.log(lr_factors[i])))
+        self.register_buffer("best", torch.tensor(nearest))  # kept when a run is resumed
+        model.requires_grad_(False)
+        self.of_head = MetricCollection(
+            {str(i): MulticlassAccuracy(model.num_classes, average="micro") for i in range(len(lr_factors))},
+            compute_groups=False,
+        )
+        self.waiting: list[tuple[Tensor, Tensor]] = []  # logits of every head [heads,B,classes] and labels [B]
+
+    def train(self, mode: bool = True) -> Probe:
+        super().train(mode)
+        self.model.eval()  # a frozen encoder drops no path
+        return self
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = []
+        for head, factor in zip(self.heads, self.lr_factors, strict=True):
+            for group in parameter_groups(head, self.optim.weight_decay):
+                groups.append({**group, "lr_scale": factor})
+        return torch.optim.AdamW(groups, lr=self.optim.base_lr, betas=(self.optim.betas[0], self.optim.betas[1]))
+
+    def step(self, batch: Batch) -> StepResult:
+        batch, target, smoothing = self._mix(batch) if self.training else (batch, batch.label, 0.0)
+        weight = self._weight() if self.training else None
+        with torch.no_grad():
+            tokens = self.model.encoder(batch.clip)
+        logits = torch.stack([head(tokens) for head in self.heads])  # [heads,B,classes]
+        losses = torch.stack([self.model.loss(one, target, smoothing, weight) for one in logits])
+        if self.training:
+            return StepResult(losses.mean(), len(batch))
+        for i, one in enumerate(logits):
+            self.of_head[str(i)].update(one, batch.label)
+        self.waiting.append((logits.cpu(), batch.label.cpu()))
+        return StepResult(losses.min(), len(batch))
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.of_head.reset()
+        self.waiting.clear()
+
+    def on_validation_epoch_end(self) -> None:
+        top1 = [float(self.of_head[str(i)].compute()) for i in range(len(self.heads))]  # of all ranks
+        best = top1.index(max(top1))
+        found = {f"val/top1_lr{factor:g}": value for factor, value in zip(self.lr_factors, top1, strict=True)}
+        self.log_dict(found, sync_dist=True)
+        for logits, label in self.waiting:
+            self._count(logits[best].to(self.device), label.to(self.device))
+        self.waiting.clear()
+        self.best.fill_(best)
+        self.heads[best].give(self.model)
+        super().on_validation_epoch_end()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.heads[int(self.best)].give(self.model)  # in place, and so in checkpoint["state_dict"]
+        super().on_save_checkpoint(checkpoint)

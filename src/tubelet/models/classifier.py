@@ -1,0 +1,91 @@
+"""A video classifier: encoder, pool, head. One class is a regression."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tubelet.clip import ClipGrid
+from tubelet.data.transforms import Preprocess
+from tubelet.encoders.base import Encoder
+from tubelet.layers.pool import AttentivePool
+
+
+class VideoClassifier(nn.Module):
+    """logits = head(dropout(fc_norm(pool(encoder(clip))))).
+
+    Args:
+        encoder: any encoder of this project. VideoMAE pools an encoder built with `final_norm=False` by the mean, and
+            normalises after it; the published ViViT and TimeSformer read the class token of a normalised encoder.
+        num_classes: 1 is a regression.
+        pool: "mean" over the tokens, without the class token; "cls", the first token, which is the class token where
+            there is one; "attentive", one learned query (V-JEPA's probe, https://arxiv.org/abs/2404.08471).
+        pool_heads, pool_depth: attention heads of the attentive pool, and its blocks.
+        fc_norm: a LayerNorm between pool and head; None: where `pool` is "mean" and the encoder ends without a norm.
+        fc_norm_eps: its eps.
+        head_dropout: rate before the head.
+        id2label: names of the classes.
+        preprocess: what the encoder's weights expect of pixels.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        pool: Literal["mean", "cls", "attentive"] = "mean",
+        pool_heads: int = 12,
+        pool_depth: int = 1,
+        fc_norm: bool | None = None,
+        fc_norm_eps: float = 1e-6,
+        head_dropout: float = 0.0,
+        id2label: dict[int, str] | None = None,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if pool not in ("mean", "cls", "attentive"):
+            raise ValueError(f"unknown pool '{pool}', expected mean, cls or attentive")
+        if id2label is not None and sorted(int(i) for i in id2label) != list(range(num_classes)):
+            raise ValueError(f"id2label must name the classes 0 to {num_classes - 1}, got {len(id2label)} names")
+        self.encoder = encoder
+        self.num_classes = num_classes
+        self.pool = pool
+        self.attentive_pool = AttentivePool(encoder.dim, pool_heads, pool_depth) if pool == "attentive" else None
+        if fc_norm is None:
+            fc_norm = pool == "mean" and isinstance(encoder.norm, nn.Identity)
+        self.fc_norm = nn.LayerNorm(encoder.dim, eps=fc_norm_eps) if fc_norm else nn.Identity()
+        self.dropout = nn.Dropout(head_dropout)
+        self.head = nn.Linear(encoder.dim, num_classes)
+        self.id2label = None if id2label is None else {int(i): label for i, label in id2label.items()}
+        self.preprocess = preprocess or Preprocess()
+        nn.init.trunc_normal_(self.head.weight, std=0.02 * 0.001)  # VideoMAE's init_scale
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def grid(self) -> ClipGrid:
+        return self.encoder.grid
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """float [B,C,T,H,W], normalised as `preprocess` says -> logits [B,num_classes]."""
+        return self.head(self.dropout(self.features(clip)))
+
+    def features(self, clip: Tensor) -> Tensor:
+        """float [B,C,T,H,W] -> what the head reads, [B,D]."""
+        return self.fc_norm(self.pool_tokens(self.encoder(clip)))
+
+    def pool_tokens(self, tokens: Tensor) -> Tensor:
+        """[B,prefix+N,D] -> [B,D]."""
+        if self.attentive_pool is not None:
+            return self.attentive_pool(tokens)
+        return tokens[:, 0] if self.pool == "cls" else tokens[:, self.encoder.num_prefix_tokens :].mean(1)
+
+    def loss(
+        self, logits: Tensor, label: Tensor, label_smoothing: float = 0.0, class_weight: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy with class numbers [B] or mixed labels [B,num_classes]; mean squared error for one class."""
+        if self.num_classes == 1:
+            return F.mse_loss(logits.flatten().float(), label.flatten().float())
+        return F.cross_entropy(logits.float(), label, class_weight, label_smoothing=label_smoothing)

@@ -1,0 +1,211 @@
+"""cfg -> objects -> fit | validate | test. train.py and the tests call `main`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from tubelet import run_directory
+from tubelet.callbacks.metrics_csv import MetricsCSV
+from tubelet.config import check
+from tubelet.data.datamodule import VideoDataModule
+from tubelet.data.randomness import generator, key
+from tubelet.masking import Mask, MaskGenerator
+from tubelet.methods.base import Method, Plan
+from tubelet.models.mae import MaskedAutoencoder
+from tubelet.optim.adamw import AdamW
+from tubelet.run_directory import RunDirectory, write_atomic
+from tubelet.weights.load import start_from
+
+console = Console()
+# Lightning's advice does not fit: our sampler resumes in the middle of an epoch (tubelet/data/sampler.py)
+warnings.filterwarnings("ignore", message=".*(not resumable|does not have many workers|treespec|LeafSpec).*")
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+RUN_DIR = "TUBELET_RUN_DIR"
+"""Set by rank 0 for the ranks that Lightning launches, which must use the same directory."""
+
+
+def main(cfg: DictConfig) -> dict[str, float]:
+    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake."""
+    check(cfg)
+    started = perf_counter()
+    run, checkpoint, reason = _directory(cfg)
+    console.print(reason)
+    try:
+        torch.manual_seed(key(cfg.seed, "weights"))
+        method, data, trainer = build(cfg, run.path)
+        _print_essentials(cfg, method, data, trainer)
+        metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
+        if trainer.is_global_zero and not trainer.interrupted:
+            _finish(cfg, run, trainer, metrics, perf_counter() - started)
+        return metrics
+    finally:
+        run.unlock()
+        if "LOCAL_RANK" not in os.environ:
+            os.environ.pop(RUN_DIR, None)
+        _close_wandb()
+
+
+def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Trainer]:
+    """The objects of a run. The model owns the clip's size and the preprocessing; the data follow it."""
+    model = build_node(cfg.method.model)
+    if cfg.weights is not None:
+        start_from(model, cfg.weights, new_task=cfg.stage == "fit")  # what is only evaluated must be all there
+    masking: MaskGenerator = build_node(cfg.masking)
+    if isinstance(model, MaskedAutoencoder):
+        model.encoder.check_masking(masking)
+    data: VideoDataModule = build_node(cfg.data)(
+        grid=model.grid,
+        preprocess=model.preprocess,
+        masking=masking,
+        seed=cfg.seed,
+        accumulate=cfg.trainer.accumulate,
+        run_dir=run_dir,
+    )
+    data.prepare_data()
+    data.setup(cfg.stage)
+    optim: AdamW = build_node(cfg.optim)
+    plan = make_plan(cfg, data.steps_per_epoch)
+    settings = {name: value for name, value in cfg.method.items() if name != "model"}
+    model_config = OmegaConf.to_container(cfg.method.model, resolve=True)
+    method: Method = build_node(settings)(model=model, model_config=model_config, optim=optim, plan=plan)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    loggers = [MetricsCSV(run_dir / "metrics.csv")]
+    loggers += [build_node(node)(run_dir=run_dir, config=resolved) for node in cfg.logger.values() if node]
+    callbacks = [build_node(node) for node in cfg.callbacks.values() if node]
+    trainer: L.Trainer = build_node(cfg.trainer)(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
+    return method, data, trainer
+
+
+def build_node(node: Any) -> Any:
+    """What a `_target_` node stands for, its lists and dicts plain Python."""
+    return instantiate(node, _convert_="all")
+
+
+def make_plan(cfg: DictConfig, steps_per_epoch: int) -> Plan:
+    """Steps come from the config and the data's size; asking Lightning for them would build the loaders too early."""
+    steps_per_epoch = max(steps_per_epoch, 1)  # 0 where nothing is trained
+    steps = cfg.trainer.max_steps if cfg.trainer.max_steps > 0 else cfg.trainer.max_epochs * steps_per_epoch
+    return Plan(steps, max(steps_per_epoch, 1), cfg.data.batch_size, cfg.seed)
+
+
+def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
+    if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_DIR in os.environ:
+        run = RunDirectory(Path(os.environ[RUN_DIR]))
+        return run, run.last_checkpoint if run.last_checkpoint.exists() else None, ""
+    fixed = None
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        fixed = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    run, checkpoint, reason = run_directory.choose(cfg, fixed)
+    os.environ[RUN_DIR] = str(run.path)
+    return run, checkpoint, reason
+
+
+def _fit(trainer: L.Trainer, method: Method, data: VideoDataModule, checkpoint: Path | None) -> dict[str, float]:
+    _continue_metrics(trainer, checkpoint)
+    trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    metrics = _metrics(trainer)
+    # epochs between two validations are not whole: the last weights have yet to be validated
+    unfinished = trainer.global_step % (method.plan.steps_per_epoch * (trainer.check_val_every_n_epoch or 1))
+    if unfinished and "val" in data.datasets and not trainer.interrupted:
+        trainer.validate(method, datamodule=data, verbose=False)
+        metrics |= _metrics(trainer)
+    return metrics
+
+
+def _validate(trainer: L.Trainer, method: Method, data: VideoDataModule, checkpoint: Path | None) -> dict[str, float]:
+    trainer.validate(method, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    return _metrics(trainer)
+
+
+def _test(trainer: L.Trainer, method: Method, data: VideoDataModule, checkpoint: Path | None) -> dict[str, float]:
+    trainer.test(method, datamodule=data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    return _metrics(trainer)
+
+
+_STAGES = {"fit": _fit, "validate": _validate, "test": _test}
+
+
+def _metrics(trainer: L.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+
+
+def _continue_metrics(trainer: L.Trainer, checkpoint: Path | None) -> None:
+    if checkpoint is None or not trainer.is_global_zero:
+        return
+    step = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"]
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV):
+            logger.forget_after(step)
+
+
+def _print_essentials(cfg: DictConfig, method: Method, data: VideoDataModule, trainer: L.Trainer) -> None:
+    if not trainer.is_global_zero:
+        return
+    grid, plan, optim = data.grid, method.plan, method.optim
+    tokens = f"{grid.N} ({grid.t} x {grid.h} x {grid.w})"
+    if data.masking:
+        mask = Mask.from_hidden(data.masking(grid, generator=generator(0))[None])
+        tokens = f"{mask.visible.shape[1]} visible + {mask.hidden.shape[1]} hidden to predict, of {tokens}"
+    parameters = sum(p.numel() for p in method.parameters())
+    ranks, accumulate, repeats = trainer.world_size, cfg.trainer.accumulate, cfg.data.repeats
+    rows = {
+        "videos": ", ".join(f"{name} {len(part):,}" for name, part in data.datasets.items()),
+        "clip": f"{grid.frames} frames x {grid.height} x {grid.width}, stride {cfg.data.stride}",
+        "tokens": tokens,
+        "parameters": f"{parameters / 1e6:.2f} M ({type(method.model).__name__})",
+        "effective batch": f"{plan.batch_size} videos x {repeats} repeats = {plan.batch_size * repeats} clips a step"
+        f" ({ranks} device{'s' * (ranks > 1)}, accumulate {accumulate})",
+        "learning rate": f"{optim.peak_lr(plan.batch_size):.3g} = {optim.base_lr:g} x {plan.batch_size} / 256",
+        "length": f"{plan.total_steps:,} steps = {plan.total_steps / plan.steps_per_epoch:.1f} epochs",
+        "device": f"{trainer.strategy.root_device.type}, precision {trainer.precision}",
+    }
+    console.print(_table(f"{cfg.name}: {cfg.stage}", rows))
+
+
+def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dict[str, float], seconds: float) -> None:
+    rows = {name: f"{value:.4g}" for name, value in metrics.items()}
+    summary = {"name": cfg.name, "steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}
+    write_atomic(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    if cfg.stage == "fit":
+        rows["checkpoint"] = str(run.last_checkpoint)
+        rows["metrics"] = str(run.path / "metrics.csv")
+        for picture in [run.path / "loss.png", *sorted(run.path.glob("reconstructions/*"))[-2:]]:
+            if picture.exists():
+                rows[f"picture ({picture.suffix[1:]})"] = str(picture)
+        if cfg.masking is None:
+            rows["try next"] = f"tubelet predict {run.path} VIDEO"
+        else:
+            rows["try next"] = f"tubelet reconstruct {run.path} VIDEO --ratio {cfg.masking.ratio} --out x.gif"
+    console.print(_table(f"{cfg.name}: done in {seconds:.0f} s", rows))
+
+
+def _table(title: str, rows: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path is never cut short
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _close_wandb() -> None:
+    """Each job of a sweep is a W&B run of its own."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish()

@@ -1,0 +1,55 @@
+"""Renaming weights by a table that reads both ways.
+
+A row pairs one of our names with one foreign name, or with several whose tensors we keep stacked along the first axis.
+`{i}` stands for the number of a block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from tubelet.weights.source import State
+
+Row = tuple[str, str | tuple[str, ...]]
+
+
+def to_ours(state: State, rows: Iterable[Row]) -> State:
+    """Foreign weights under our names. Those that no row knows keep their names, and so are reported when placed."""
+    rest, ours = dict(state), State()
+    for name, parts in _each_block(rows, state):
+        if all(part in rest for part in parts):
+            ours[name] = torch.cat([rest.pop(part) for part in parts]) if len(parts) > 1 else rest.pop(parts[0])
+    return ours | rest
+
+
+def to_theirs(state: State, rows: Iterable[Row]) -> State:
+    """Our weights under foreign names. Raises ValueError if one has no name there."""
+    rest, theirs = dict(state), State()
+    for name, parts in _each_block(rows, state):
+        if name in rest:
+            theirs.update(zip(parts, rest.pop(name).chunk(len(parts)), strict=True))
+    if rest:
+        raise ValueError(f"no name in this format for: {', '.join(sorted(rest))}")
+    return theirs
+
+
+def respell(state: State, spellings: Iterable[tuple[str, str]]) -> State:
+    """Names rewritten by (regular expression, replacement) pairs, for files that spell one format in two ways."""
+    new = {}
+    for key, value in state.items():
+        for pattern, replacement in spellings:
+            key = re.sub(pattern, replacement, key)
+        new[key] = value
+    return new
+
+
+def _each_block(rows: Iterable[Row], state: State) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every row once, those with `{i}` once for each block the weights number."""
+    numbers = sorted({int(part) for key in state for part in key.split(".") if part.isdigit()})
+    for ours, theirs in rows:
+        parts = (theirs,) if isinstance(theirs, str) else theirs
+        for i in numbers if "{i}" in ours else [0]:
+            yield ours.format(i=i), tuple(part.format(i=i) for part in parts)

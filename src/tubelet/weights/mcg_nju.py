@@ -1,0 +1,115 @@
+"""Checkpoints of the original VideoMAE and of VideoMAEv2: https://github.com/MCG-NJU/VideoMAE (`.pth`).
+
+Our names are theirs, but a fine-tuned file lacks the prefix `encoder.`. The file tells neither heads nor clip size. The
+published widths have known heads and were trained on 16 frames of 224x224; for another width the caller says, since a
+wrong number of heads would load and compute garbage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tubelet.data.transforms import Preprocess
+from tubelet.encoders.vit import VideoViT
+from tubelet.models.classifier import VideoClassifier
+from tubelet.models.mae import MaskedAutoencoder
+from tubelet.weights.build import Node, target
+from tubelet.weights.source import Source, State, clean_keys
+
+HEADS = {384: (6, 3), 768: (12, 6), 1024: (16, 8), 1280: (16, 8), 1408: (16, 8)}
+"""Encoder width -> heads of the encoder, heads of the decoder."""
+EPS = 1e-6
+
+
+def from_contents(path: Path, contents: Any) -> Source:
+    """A pretraining file describes a MaskedAutoencoder, a fine-tuned one a VideoClassifier."""
+    state = clean_keys(_weights(path, contents))
+    pretraining = "encoder.patch_embed.proj.weight" in state
+    if not pretraining:
+        if "patch_embed.proj.weight" not in state:
+            raise ValueError(f"{path} is no VideoMAE checkpoint: it has no 'patch_embed.proj.weight'")
+        heads = ("fc_norm.", "head.")
+        state = {key if key.startswith(heads) else f"encoder.{key}": value for key, value in state.items()}
+    if "encoder.pos_embed" in state:
+        state["encoder.positions"] = state.pop("encoder.pos_embed")
+    return Source(str(path), _pretraining(state) if pretraining else _fine_tuned(str(path), state), state)
+
+
+def _weights(path: Path, contents: Any) -> State:
+    if isinstance(contents, dict):
+        for key in ("model", "module"):
+            if isinstance(contents.get(key), dict):
+                return contents[key]
+        if all(isinstance(value, Tensor) for value in contents.values()):
+            return contents
+    raise ValueError(f"{path} holds no weights under 'model' or 'module', and is no bare table of weights")
+
+
+def _pretraining(state: State) -> Node:
+    width = state["encoder.patch_embed.proj.weight"].shape[0]
+    decoder = _blocks(state, "decoder.")
+    return {
+        "_target_": target(MaskedAutoencoder),
+        "encoder": _encoder(state),
+        "decoder_dim": state["mask_token"].shape[-1] if "mask_token" in state else None,
+        "decoder_depth": decoder["depth"],
+        "decoder_heads": HEADS[width][1] if width in HEADS else None,
+        "decoder_mlp_ratio": decoder["mlp_ratio"],
+        "decoder_bias": decoder["bias"],
+        "layer_scale": decoder["layer_scale"],
+        "cosine_attention": decoder["cosine_attention"],
+        "eps": EPS,
+        "preprocess": {"_target_": target(Preprocess)},
+    }
+
+
+def _fine_tuned(name: str, state: State) -> Node:
+    if "head.weight" not in state:
+        raise ValueError(f"{name} is a fine-tuned checkpoint without 'head.weight'")
+    return {
+        "_target_": target(VideoClassifier),
+        "encoder": _encoder(state),
+        "num_classes": state["head.weight"].shape[0],
+        "pool": "mean" if "fc_norm.weight" in state else "cls",
+        "fc_norm": "fc_norm.weight" in state,
+        "fc_norm_eps": EPS,
+        "preprocess": {"_target_": target(Preprocess)},
+    }
+
+
+def _encoder(state: State) -> Node:
+    dim, channels, tubelet, patch, _ = state["encoder.patch_embed.proj.weight"].shape
+    published = dim in HEADS
+    return {
+        "_target_": target(VideoViT),
+        "image_size": 224 if published else None,
+        "num_frames": 16 if published else None,
+        "patch_size": patch,
+        "tubelet_size": tubelet,
+        "in_channels": channels,
+        "dim": dim,
+        "num_heads": HEADS[dim][0] if published else None,
+        "eps": EPS,
+        "position": "learned" if "encoder.positions" in state else "sincos",
+        "final_norm": "encoder.norm.weight" in state,
+        **_blocks(state, "encoder."),
+    }
+
+
+def _blocks(state: State, prefix: str) -> Node:
+    """What the tensors of a stack of blocks tell of it."""
+    numbers = {int(key.split(".")[2]) for key in state if key.startswith(f"{prefix}blocks.")}
+    first = {key.removeprefix(f"{prefix}blocks.0."): value for key, value in state.items()}
+    if not numbers or "mlp.fc1.weight" not in first:
+        raise ValueError(f"a VideoMAE checkpoint without '{prefix}blocks.0.mlp.fc1.weight'")
+    hidden, dim = first["mlp.fc1.weight"].shape
+    return {
+        "depth": 1 + max(numbers),
+        "mlp_ratio": hidden / dim,
+        "bias": "qv" if "attn.q_bias" in first else "qkv" if "attn.qkv.bias" in first else "none",
+        "layer_scale": 1e-5 if "gamma_1" in first else 0.0,
+        "cosine_attention": "attn.scale" in first,
+    }

@@ -1,0 +1,94 @@
+"""Putting weights into a model with every name accounted for.
+
+A name that is missing or left over is an error that lists it. The exception is a change of task, which says what it may
+drop and start fresh. Position tables follow the model to another clip size.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tubelet.clip import ClipGrid
+from tubelet.layers.position import resize_table, sincos
+from tubelet.weights.source import State
+
+_TASK = re.compile(
+    r"(decoder|encoder_to_decoder|mask_token|encoder\.norm|encoder\.pooler|fc_norm|attentive_pool|head)\b"
+)
+_POSITIONS = re.compile(r"(?:^|\.)(time_)?positions$")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Names of the weights that were taken from a file, dropped from it, and left as the model began them."""
+
+    taken: tuple[str, ...]
+    dropped: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.taken)} tensors taken"]
+        lines += [f"dropped  {name}" for name in self.dropped] + [f"fresh    {name}" for name in self.fresh]
+        return "\n".join(lines)
+
+
+def place(model: nn.Module, state: State, old: ClipGrid, new: ClipGrid, name: str, new_task: bool = False) -> Report:
+    """Copy `state` into `model`, position tables resized from the clip size `old` to `new`.
+
+    `new_task` allows decoder, pools, heads and the encoder's last norm to be dropped or fresh. Raises ValueError
+    with the file and every key if anything else is missing, unexpected or of another shape.
+    """
+    wanted = model.state_dict()
+    fixed = {key for key, _ in model.named_buffers()}
+    parts = {key.partition(".")[0] for key in state}
+    state = dict(state)
+    for key in fixed & wanted.keys():
+        if key not in state and (
+            "." not in key or key.partition(".")[0] in parts
+        ):  # foreign files do not hold fixed tables
+            state[key] = sincos(old.N, wanted[key].shape[-1])
+    for key in [key for key in state if key in wanted and _POSITIONS.search(key)]:
+        state[key] = _fit_positions(key, state[key], wanted[key], old, new, key in fixed)
+
+    def other(key: str) -> bool:
+        return key not in wanted or wanted[key].shape != state[key].shape
+
+    dropped = sorted(key for key in state if other(key) and new_task and _TASK.match(key))
+    kept = {key: value for key, value in state.items() if key not in dropped}
+    fresh = sorted(key for key in wanted if key not in kept and new_task and _TASK.match(key))
+    problems = [f"unexpected key {key}" for key in sorted(kept.keys() - wanted.keys())]
+    problems += [f"missing key {key}" for key in sorted(wanted.keys() - kept.keys() - set(fresh))]
+    problems += [
+        f"{key} is {list(kept[key].shape)}, the model needs {list(wanted[key].shape)}"
+        for key in sorted(kept.keys() & wanted.keys())
+        if other(key)
+    ]
+    if problems:
+        raise ValueError(f"the weights of {name} do not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
+    model.load_state_dict(kept, strict=False)
+    return Report(tuple(sorted(kept)), tuple(dropped), tuple(fresh))
+
+
+def _fit_positions(key: str, table: Tensor, wanted: Tensor, old: ClipGrid, new: ClipGrid, fixed: bool) -> Tensor:
+    """[1,prefix+n,D] of `old` -> that of `new`; class tokens have a row of their own, in front."""
+    if key.endswith("time_positions"):
+        sizes = (old.t, 1, 1), (new.t, 1, 1)
+    elif 0 <= wanted.shape[1] - new.N <= 1:
+        sizes = (old.t, old.h, old.w), (new.t, new.h, new.w)
+    else:  # one row a patch of a frame
+        sizes = (1, old.h, old.w), (1, new.h, new.w)
+    rows = math.prod(sizes[0])
+    prefix = table.shape[1] - rows
+    if sizes[0] == sizes[1] or prefix not in (0, 1):  # a table that fits as it is, or not at all
+        return table
+    if fixed and torch.equal(table, sincos(rows, table.shape[-1])):
+        # more time steps only lengthen a sine-cosine table; another frame size would shift every later token: stretch
+        table = sincos(new.t * old.h * old.w, table.shape[-1])
+        sizes = (new.t, old.h, old.w), sizes[1]
+    resized = resize_table(table[:, prefix:].float(), *sizes).to(table.dtype)
+    return torch.cat([table[:, :prefix], resized], dim=1)

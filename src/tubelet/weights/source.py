@@ -1,0 +1,53 @@
+"""What every kind of file turns into: a model described as plain data, and its weights under our names."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tubelet.weights.build import Node
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """name: the file or directory, for messages. node: the model, see `build`; an argument that the file does not tell
+    and that has no safe default is None. state: weights by our names, those of the encoder under `encoder.`.
+    """
+
+    name: str
+    node: Node
+    state: State
+
+    @property
+    def encoder(self) -> Node:
+        """The encoder's node."""
+        return self.node.get("encoder", self.node)
+
+
+def read_torch_file(path: Path) -> Any:
+    """The contents of a `torch.save` file, on the CPU. Nothing but tensors and plain data is ever unpickled."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain data; loading it could run code of whoever wrote it: refused. "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def clean_keys(state: State) -> State:
+    """Without what training wrappers put before every name: `module.`, `backbone.`, `_orig_mod.`."""
+    clean: State = {}
+    for key, value in state.items():
+        short = key.replace("_orig_mod.", "")
+        while short.startswith(("module.", "backbone.")):
+            short = short.partition(".")[2]
+        clean[short] = value
+    return clean

@@ -1,0 +1,77 @@
+"""Small real video files for every test that reads any."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+VIDEO_FRAMES = [40, 40, 40, 40, 40, 5]
+
+
+def video_frame(video: int, number: int) -> np.ndarray:
+    """uint8 [H,W,3]: grey 20 + 5 * number, 30 lighter on the right; a stripe of grey 40 * video at the bottom."""
+    height, width = (48, 64) if video % 2 == 0 else (80, 64)
+    image = np.full((height, width, 3), 20 + 5 * number, np.uint8)
+    image[:, width // 2 :] += 30
+    image[-16:] = 40 * video
+    return image
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: int = 24, codec: str = "libx264") -> None:
+    """H.264 with B-frames and a key frame every 12, or what another encoder makes of it by itself."""
+    options = {"crf": "10", "g": "12", "bf": "2"} if codec == "libx264" else {}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of six H.264 files beside it: 0.mp4 .. 5.mp4, labels 0, 1, 2, 0, 1, 2, the last only 5 frames long."""
+    directory = tmp_path_factory.mktemp("videos")
+    for video, frames in enumerate(VIDEO_FRAMES):
+        write_video(directory / f"{video}.mp4", [video_frame(video, number) for number in range(frames)])
+    lines = ["path,label", *(f"{video}.mp4,{video % 3}" for video in range(len(VIDEO_FRAMES)))]
+    (directory / "videos.csv").write_text("\n".join(lines) + "\n")
+    (directory / "labels.txt").write_text("zero\none\ntwo\n")
+    return directory / "videos.csv"
+
+
+@pytest.fixture
+def tiny(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
+    """Compose a config of the smallest model on `videos`, in whose runs the current directory is `tmp_path`.
+
+    `tiny(*overrides)` pretrains; `tiny(*overrides, method="finetune")` classifies.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def config(*overrides: str, method: str = "mae") -> DictConfig:
+        choices = [
+            "experiment=demo_pretrain" if method == "mae" else "experiment=demo_finetune", f"method={method}",
+            "name=try", "data=manifest", f"data.train={videos}", f"data.val={videos}", "data.batch_size=2",
+            "data.num_workers=0", "data.stride=2", "data.repeats=1", "data.prepare=null", "encoder.num_frames=4",
+            "encoder.image_size=16", "encoder.dim=24", "encoder.depth=2", "encoder.num_heads=2",
+            "encoder.position=sincos",
+            "optim.warmup_epochs=1",
+            "trainer=cpu", "trainer.precision=32-true", "trainer.max_steps=-1", "trainer.max_epochs=2",
+            "trainer.log_every_n_steps=1", "trainer.val_every_n_epochs=1", "logger=none", "callbacks.progress=null",
+        ]  # fmt: skip
+        if method == "mae":
+            choices += [
+                "method.model.decoder_dim=16",
+                "method.model.decoder_position=sincos",
+                "method.model.decoder_depth=1",
+                "callbacks.reconstructions=null",
+            ]
+        with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+            return compose("config", [*choices, *overrides])
+
+    return config

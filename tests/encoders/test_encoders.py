@@ -1,0 +1,161 @@
+"""The contract that every encoder keeps, masked and whole, compiled and checkpointed."""
+
+import pytest
+import torch
+
+from tubelet import masking
+from tubelet.encoders.timesformer import TimeSformer
+from tubelet.encoders.vit import VideoViT
+from tubelet.encoders.vivit import FactorisedViViT, ViViT
+from tubelet.masking import Mask
+from tubelet.models.mae import MaskedAutoencoder
+
+SMALL = {"image_size": 32, "num_frames": 4, "patch_size": 8, "dim": 24, "depth": 2, "num_heads": 2}
+ENCODERS = {
+    "vit": lambda **kw: VideoViT(**SMALL | kw),
+    "vit learned": lambda **kw: VideoViT(**SMALL | {"position": "learned"} | kw),
+    "vit v2": lambda **kw: VideoViT(**SMALL | {"cosine_attention": True, "layer_scale": 0.1} | kw),
+    "vivit": lambda **kw: ViViT(**SMALL | kw),
+    "vivit factorised": lambda **kw: FactorisedViViT(**SMALL | {"temporal_depth": 2} | kw),
+    "timesformer": lambda **kw: TimeSformer(**SMALL | kw),
+    "timesformer joint": lambda **kw: TimeSformer(**SMALL | {"attention_type": "joint_space_time"} | kw),
+    "timesformer space": lambda **kw: TimeSformer(**SMALL | {"attention_type": "space_only"} | kw),
+}
+FACTORISED = ["vivit factorised", "timesformer", "timesformer space"]
+
+
+@pytest.fixture(params=ENCODERS)
+def make(request):
+    torch.manual_seed(0)
+    return ENCODERS[request.param]
+
+
+def tube_mask(grid, ratio=0.75, batch=2):
+    generator = torch.Generator().manual_seed(0)
+    return Mask.from_hidden(torch.stack([masking.tube(grid, ratio, generator) for _ in range(batch)]))
+
+
+def a_clip(encoder, batch=2):
+    grid = encoder.grid
+    shape = (batch, encoder.in_channels, grid.frames, grid.height, grid.width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_tokens(make):
+    encoder = make()
+    prefix, mask = encoder.num_prefix_tokens, tube_mask(encoder.grid)
+    assert encoder(a_clip(encoder)).shape == (2, prefix + encoder.grid.N, 24)
+    out = encoder(a_clip(encoder), mask, return_hidden_states=True, return_attentions=True)
+    assert out.tokens.shape == (2, prefix + mask.visible.shape[1], 24)
+    assert len(out.hidden_states) == len(encoder.blocks) + (2 if isinstance(encoder, FactorisedViViT) else 1)
+    assert len(out.attentions) == len(encoder.blocks)
+    assert all(torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-5) for weights in out.attentions)
+    assert torch.allclose(out.tokens, encoder(a_clip(encoder), mask), atol=1e-5)  # the fused kernel computes the same
+
+
+def test_masked_is_the_same_as_a_clip_of_the_visible_part_alone(make):
+    """Only the top row of patches is visible: the same as an encoder of a clip that is one patch high."""
+    encoder = make().eval()
+    strip = make(image_size=(8, 32)).eval()
+    grid, state = encoder.grid, dict(encoder.state_dict())
+    top = torch.zeros(grid.t, grid.h, grid.w, dtype=torch.bool)
+    top[:, 0] = True
+    table, prefix = state["positions"], encoder.num_prefix_tokens
+    rows = top[0].flatten() if table.shape[1] == prefix + grid.h * grid.w else top.flatten()
+    state["positions"] = torch.cat([table[:, :prefix], table[:, prefix:][:, rows]], dim=1)
+    strip.load_state_dict(state)
+    clip = a_clip(encoder)
+    mask = Mask.from_hidden(~top.flatten()[None].expand(2, -1))
+    assert torch.allclose(encoder(clip, mask), strip(clip[..., :8, :]), atol=1e-5)
+
+
+def test_masked_autoencoder_trains_every_parameter(make):
+    encoder = make()
+    mae = MaskedAutoencoder(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+    loss = mae(a_clip(encoder), tube_mask(encoder.grid)).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    silent = [name for name, p in mae.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert silent == []
+
+
+def test_checkpointing_changes_nothing(make):
+    encoder = make()
+    encoder(a_clip(encoder)).square().mean().backward()
+    expected = {name: p.grad.clone() for name, p in encoder.named_parameters()}
+    encoder.zero_grad()
+    encoder.checkpoint_activations = True
+    encoder(a_clip(encoder)).square().mean().backward()
+    assert all(torch.equal(p.grad, expected[name]) for name, p in encoder.named_parameters())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_one_graph(make, checkpointing):
+    encoder = make(checkpoint_activations=checkpointing, drop_path=0.1)
+    mae = MaskedAutoencoder(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2).train(checkpointing)
+    compiled = torch.compile(mae, fullgraph=True, backend="eager")
+    clip, mask = a_clip(encoder), tube_mask(encoder.grid)
+    loss = compiled(clip, mask).loss
+    loss.backward()
+    if not checkpointing:  # drop path draws when training
+        assert torch.allclose(loss, mae(clip, mask).loss, atol=1e-6)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vivit factorised", "timesformer"])
+def test_one_graph_in_native_code(name):
+    encoder = ENCODERS[name]()
+    mae = MaskedAutoencoder(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+    clip, mask = a_clip(encoder), tube_mask(encoder.grid)
+    loss = torch.compile(mae, fullgraph=True)(clip, mask).loss
+    loss.backward()
+    assert torch.allclose(loss, mae(clip, mask).loss, atol=1e-5)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", FACTORISED)
+@pytest.mark.parametrize("kind", [masking.random, masking.frame])
+def test_masks_that_are_no_rectangle_are_refused_with_the_reason(name, kind):
+    encoder = ENCODERS[name]()
+    hidden = kind(encoder.grid, 0.5, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="attends over space and time in turn"):
+        encoder(a_clip(encoder, 1), Mask.from_hidden(hidden[None]))
+
+    def generate(grid, generator):
+        return kind(grid, 0.5, generator)
+
+    with pytest.raises(ValueError, match=f"{type(encoder).__name__} attends over space and time in turn"):
+        encoder.check_masking(generate)
+    ENCODERS["vit"]().check_masking(generate)
+
+
+def test_a_clip_of_another_size_is_refused(make):
+    with pytest.raises(ValueError, match=r"expected a clip \[B,C,4,32,32\], got \[2, 3, 4, 32, 40\]"):
+        make()(torch.zeros(2, 3, 4, 32, 40))
+
+
+def test_unknown_attention_type():
+    with pytest.raises(ValueError, match="unknown attention_type 'axial'"):
+        TimeSformer(**SMALL, attention_type="axial")
+
+
+def test_divided_block_by_hand():
+    """Written out with loops over places and frames, from the equations of the paper."""
+    torch.manual_seed(0)
+    encoder = TimeSformer(**SMALL | {"depth": 1}).eval()
+    block, t, places = encoder.blocks[0], 4, 16
+    x = torch.randn(1, 1 + t * places, 24)
+    patches = x[0, 1:].view(t, places, 24).clone()
+    for p in range(places):
+        attended, _ = block.temporal_attn(block.temporal_norm(patches[:, p])[None])
+        patches[:, p] += block.temporal_proj(attended)[0]
+    cls, copies = x[0, 0].clone(), []
+    for f in range(t):
+        frame = torch.cat([x[0, :1], patches[f]])[None]
+        attended, _ = block.attn(block.norm1(frame))
+        copies.append(attended[0, 0])
+        patches[f] += attended[0, 1:]
+    y = torch.cat([(cls + torch.stack(copies).mean(0))[None], patches.flatten(0, 1)])
+    y = y + block.mlp(block.norm2(y))
+    assert torch.allclose(block(x)[0][0], y, atol=1e-5)

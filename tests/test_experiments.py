@@ -1,0 +1,125 @@
+"""Every experiment composes and passes the checker with its data at hand; slow: and runs two steps on small videos."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tubelet import run
+from tubelet.config import check
+from tubelet.data.small_data import settings
+
+CONF = Path(__file__).parents[1] / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SHRUNK = {"dim": 48, "depth": 1, "num_heads": 3}  # the data keep their shape: 16 x 224 x 224 where it is that
+
+
+def compose_experiment(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [f"experiment={name}", *overrides])
+
+
+def with_videos(name: str, videos: Path, weights: Path) -> DictConfig:
+    """The experiment on six videos of three classes, in batches of two."""
+    files = [f"data.{split}={videos}" for split in ("train", "val", "test")]
+    needs = [f"weights={weights}"] if name.startswith(("finetune", "linear", "attentive", "continue", "demo")) else []
+    if name.startswith("demo_pretrain"):
+        needs = []
+    return compose_experiment(
+        name, *files, *needs, "data.batch_size=2", "data.num_workers=0", "data.num_classes=3", "data.prepare=null",
+        "logger=none", "trainer=cpu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_composes_and_passes(name: str, videos: Path) -> None:
+    cfg = with_videos(name, videos, videos)
+    assert cfg.name == name
+    check(cfg)
+    if name.startswith("demo"):  # makes its own videos
+        check(compose_experiment(name, "weights=null" if name.startswith("demo_pretrain") else "weights=some"))
+
+
+PUBLISHED = {  # experiment: videos a step, base lr, epochs, frames x stride, and what else the recipe fixes
+    "pretrain_k400_base": (1024, 1.5e-4, 1600, 4, {"masking.ratio": 0.9, "optim.warmup_epochs": 40, "data.flip": True}),
+    "pretrain_k400_small": (1024, 1.5e-4, 1600, 4, {"method.model.decoder_depth": 4}),
+    "pretrain_k400_large": (512, 1.5e-4, 1600, 4, {"method.model.decoder_depth": 12}),
+    "pretrain_k400_huge": (1024, 1.5e-4, 1600, 4, {"method.model.decoder_depth": 12}),
+    "pretrain_ssv2_base": (1024, 1.5e-4, 2400, 2, {"data.flip": False, "optim.betas": [0.9, 0.95]}),
+    "pretrain_ssv2_small": (2048, 1.5e-4, 2400, 2, {"data.flip": False}),
+    "pretrain_ucf101_base": (192, 3e-4, 3200, 4, {"masking.ratio": 0.75, "data.flip": True}),
+    "pretrain_hmdb51_base": (192, 3e-4, 4800, 2, {"masking.ratio": 0.75, "data.flip": True}),
+    "pretrain_v2_base": (1024, 1e-3, 200, 4, {"data.repeats": 4, "masking.decoder_ratio": 0.5}),
+    "pretrain_v2_giant": (2048, 6e-4, 300, 4, {"optim.clip_grad": 0.02, "optim.warmup_epochs": 30}),
+    "finetune_k400_base": (384, 5e-4, 75, 4, {"optim.layer_decay": 0.75, "encoder.drop_path": 0.1, "data.repeats": 2}),
+    "finetune_k400_small": (384, 5e-4, 150, 4, {"method.mixup": 0.8, "method.cutmix": 1.0}),
+    "finetune_k400_large": (128, 2e-3, 35, 4, {"method.label_smoothing": 0.1, "data.augment.erase": 0.25}),
+    "finetune_k400_huge": (512, 1e-3, 50, 4, {"encoder.drop_path": 0.2, "method.model.head_dropout": 0.5}),
+    "finetune_ssv2_base": (384, 5e-4, 40, 2, {"data.sampling": "segments", "data.flip": False, "data.test_clips": 2}),
+    "finetune_ssv2_small": (384, 1e-3, 40, 2, {"optim.layer_decay": 0.7}),
+    "finetune_ucf101_base": (128, 5e-4, 100, 4, {"optim.layer_decay": 0.7, "method.model.head_dropout": 0.5}),
+    "finetune_hmdb51_base": (128, 1e-3, 50, 2, {"encoder.drop_path": 0.2, "data.test_clips": 10, "data.test_crops": 3}),
+    "attentive_ssv2": (256, 1e-3, 20, 2, {"method.model.pool_depth": 4, "method.model.pool_heads": 16}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_it_is_the_published_recipe(name: str) -> None:
+    batch, lr, epochs, stride, more = PUBLISHED[name]
+    cfg = compose_experiment(name)
+    found = (cfg.data.batch_size, cfg.optim.base_lr, cfg.trainer.max_epochs, cfg.data.stride)
+    assert found == (batch, lr, epochs, stride)
+    assert {key: OmegaConf.select(cfg, key) for key in more} == more
+    assert (cfg.encoder.num_frames, cfg.encoder.image_size, cfg.optim.weight_decay) == (
+        16, 224, 0.01 if name == "attentive_ssv2" else 0.05,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_two_steps_of_it(name: str, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = with_videos(name, videos, Path("runs") / "weights")
+    shrink(cfg)
+    if cfg.weights is not None:
+        start = with_videos("pretrain" if cfg.encoder.image_size == 224 else "demo_pretrain", videos, videos)
+        shrink(start)
+        start.name, start.trainer.max_steps = "start", 1
+        run.main(start)
+        (cfg.weights,) = map(str, Path("runs/start").iterdir())
+    metrics = run.main(cfg)
+    assert "val/loss" in metrics
+
+
+def shrink(cfg: DictConfig) -> None:
+    with open_dict(cfg):
+        cfg.trainer.max_steps, cfg.trainer.precision, cfg.callbacks.progress = 2, "32-true", None
+        cfg.encoder.update(SHRUNK)
+        if "decoder_dim" in cfg.method.model:
+            cfg.method.model.update({"decoder_dim": 48, "decoder_heads": 3, "decoder_depth": 1})
+        if cfg.method.model.get("pool") == "attentive":
+            cfg.method.model.update({"pool_heads": 3, "pool_depth": 1})
+
+
+@pytest.mark.parametrize(
+    ("videos_", "batch", "epochs"), [(8, 8, 200), (40, 16, 200), (500, 32, 200), (9500, 128, 41), (200000, 384, 30)]
+)
+def test_settings_of_small_data(videos_: int, batch: int, epochs: int) -> None:
+    chosen = settings(videos_)
+    assert (chosen["batch_size"], chosen["max_epochs"]) == (batch, epochs)
+
+
+def test_small_data_choices_give_way_to_the_command_line(videos: Path) -> None:
+    cfg = compose_experiment("finetune_small", f"data.train={videos}", "optim.base_lr=7e-4")
+    assert cfg.optim.base_lr == 7e-4
+    assert cfg.data.batch_size == 4  # of six videos
+    assert cfg.method.mixup == 0.0
+
+
+def test_what_all_settings_depend_on_is_asked_for_once() -> None:
+    with pytest.raises(ValueError) as caught:
+        check(compose_experiment("finetune_small", "weights=some"))
+    lines = [line for line in str(caught.value).splitlines() if "number of training videos" in line]
+    assert lines == ["  data.batch_size: it depends on the number of training videos: set data.train"]
