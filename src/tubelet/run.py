@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tubelet import run_directory
+from tubelet import run_directory, signals
 from tubelet.callbacks.metrics_csv import MetricsCSV
+from tubelet.callbacks.requeue import Interrupted, Requeue, leave
 from tubelet.config import check
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
@@ -40,8 +41,18 @@ RUN_DIR = "TUBELET_RUN_DIR"
 
 
 def main(cfg: DictConfig) -> dict[str, float]:
-    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake."""
+    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake, and
+    SystemExit when a signal has stopped the run.
+    """
     check(cfg)
+    with signals.all_noted():
+        try:
+            return _run(cfg)
+        except Interrupted as interrupted:
+            leave(interrupted)
+
+
+def _run(cfg: DictConfig) -> dict[str, float]:
     started = perf_counter()
     run, checkpoint, reason = _directory(cfg)
     console.print(reason)
@@ -86,7 +97,7 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     loggers = [MetricsCSV(run_dir / "metrics.csv")]
     loggers += [build_node(node)(run_dir=run_dir, config=resolved) for node in cfg.logger.values() if node]
-    callbacks = [build_node(node) for node in cfg.callbacks.values() if node]
+    callbacks = [*(build_node(node) for node in cfg.callbacks.values() if node), Requeue()]
     trainer: L.Trainer = build_node(cfg.trainer)(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
     return method, data, trainer
 
