@@ -18,7 +18,7 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"weights", "evaluate"},
     {"methods"},
     {"callbacks"},
-    {"config", "run_directory", "trainer", "sweep"},
+    {"config", "run_directory", "ranks", "trainer", "sweep"},
     {"run", "bench"},
     {"cli"},
 ]

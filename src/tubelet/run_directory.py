@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+log = logging.getLogger(__name__)
+
 IGNORED = ("trainer", "resume")
 """Keys that may differ between an interrupted run and the one that continues it."""
 
 
+LOCK_PATIENCE = 120.0
+"""Seconds that a restarted job waits for the lock of its own directory: a dead node's is kept by NFS for a while."""
+
+
 class RunDirectory:
-    """config.yaml, checkpoints/, metrics.csv, summary.json (only once finished) and, while a process lives, a lock."""
+    """config.yaml, checkpoints/, metrics.csv, summary.json (only once finished), job (the batch job that last worked
+    here) and, while a process lives, a lock.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -26,23 +36,54 @@ class RunDirectory:
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
+    def checkpoint(self) -> Path | None:
+        """To continue from; None if it was interrupted before the first."""
+        return self.last_checkpoint if self.last_checkpoint.exists() else None
+
+    @property
     def finished(self) -> bool:
         return (self.path / "summary.json").exists()
+
+    @property
+    def job(self) -> str | None:
+        file = self.path / "job"
+        return file.read_text().strip() if file.exists() else None
 
     def create(self, cfg: DictConfig) -> None:
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        self.take()
 
-    def lock(self) -> bool:
-        """Take the lock for the life of this process; False if another process holds it."""
+    def take(self) -> None:
+        """A locked directory is now this job's, and no longer finished."""
+        if job := current_job():
+            write_atomic(self.path / "job", f"{job}\n")
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    def lock(self, patience: float = 0.0) -> bool:
+        """Take the lock for the life of this process; False if another process holds it after `patience` seconds.
+
+        Whether it is seen on other machines is up to the file system: on NFS it is, unless mounted with `nolock`.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         handle = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.close()
-            return False
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= until:
+                    handle.close()
+                    return False
+                time.sleep(1.0)
+            except OSError as error:  # Lustre without `-o flock`, say
+                log.warning("%s: this file system has no locks (%s); start no second run there", self.path, error)
+                break
+            else:
+                break
         self._lock = handle
+        # a loader's worker may outlive a killed parent for seconds; it must not hold the lock for it
+        os.register_at_fork(after_in_child=handle.close)
         return True
 
     def unlock(self) -> None:
@@ -56,20 +97,45 @@ class RunDirectory:
         return file.exists() and _essence(OmegaConf.load(file)) == _essence(cfg)
 
 
+def current_job() -> str | None:
+    """The batch job this process belongs to, which keeps its name when it is requeued: SLURM's, else torchrun's."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"slurm {os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if "SLURM_JOB_ID" in os.environ:
+        return f"slurm {os.environ['SLURM_JOB_ID']}"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"torchrun {os.environ['TORCHELASTIC_RUN_ID']}"
+    return None
+
+
+def restarted() -> bool:
+    """Whether SLURM has requeued this job, or torchrun started its processes again."""
+    counts = (os.environ.get(f"{name}_RESTART_COUNT") or 0 for name in ("SLURM", "TORCHELASTIC"))
+    return current_job() is not None and any(int(count) > 0 for count in counts)
+
+
 def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Path | None, str]:
     """The locked directory of this run, the checkpoint to continue from (or None), and one sentence that says why.
 
-    `fixed` is the directory a sweep has set for this job. Raises ValueError if `resume` names what is not there.
+    `fixed` is the directory a sweep has set for this job. A restarted job goes on in its own directory, whatever
+    `resume` says: it may have come further than that; if it had finished, the directory is `finished`. Raises
+    ValueError if `resume` names what is not there, or another process uses the directory.
     """
+    root = Path("runs") / cfg.name
+    candidates = [fixed] if fixed else sorted((p for p in root.glob("*") if p.is_dir()), reverse=True)
+    if restarted():
+        if cfg.resume not in (None, "auto"):
+            candidates.append(_run_and_checkpoint(Path(cfg.resume))[0].path)
+        for run in map(RunDirectory, candidates):
+            if run.job == current_job() and run.matches(cfg):
+                return _own(run)
     if cfg.resume not in (None, "auto"):
         return _explicit(Path(cfg.resume))
-    root = Path("runs") / cfg.name
     if cfg.resume == "auto":
-        candidates = [fixed] if fixed else sorted((p for p in root.glob("*") if p.is_dir()), reverse=True)
-        for path in candidates:
-            run = RunDirectory(path)
-            if run.matches(cfg) and run.last_checkpoint.exists() and not run.finished and run.lock():
-                return run, run.last_checkpoint, f"resume=auto: continuing {path} from {run.last_checkpoint.name}"
+        for run in map(RunDirectory, candidates):
+            if run.matches(cfg) and run.checkpoint and not run.finished and run.lock():
+                run.take()
+                return run, run.checkpoint, f"resume=auto: continuing {run.path} from {run.checkpoint.name}"
     run = RunDirectory(fixed or _fresh(root))
     if not run.lock():
         raise ValueError(f"run directory {run.path} is in use by another process")
@@ -78,15 +144,34 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
     return run, None, f"{reason}new run directory {run.path}"
 
 
+def _own(run: RunDirectory) -> tuple[RunDirectory, Path | None, str]:
+    """The directory of a job that was restarted."""
+    if not run.lock(LOCK_PATIENCE):
+        raise ValueError(f"the run directory {run.path} of this job ({run.job}) is in use by another process")
+    if run.finished:
+        return run, None, f"the job ({run.job}) was restarted, but {run.path} is finished: nothing to do"
+    run.take()
+    start = f"from {run.checkpoint.name}" if run.checkpoint else "from the beginning, it has no checkpoint yet"
+    return run, run.checkpoint, f"the job ({run.job}) was restarted: continuing {run.path} {start}"
+
+
 def _explicit(path: Path) -> tuple[RunDirectory, Path | None, str]:
-    """resume=PATH: a run directory or a checkpoint in one."""
-    run = RunDirectory(path.parent.parent if path.suffix == ".ckpt" else path)
-    checkpoint = path if path.suffix == ".ckpt" else run.last_checkpoint
+    """resume=PATH"""
+    run, checkpoint = _run_and_checkpoint(path)
     if not checkpoint.exists():
         raise ValueError(f"resume={path}: there is no checkpoint {checkpoint}")
     if not run.lock():
         raise ValueError(f"resume={path}: the run is in use by another process")
+    run.take()
     return run, checkpoint, f"continuing {run.path} from {checkpoint.name}"
+
+
+def _run_and_checkpoint(path: Path) -> tuple[RunDirectory, Path]:
+    """What is meant by a run directory, or by a checkpoint in one."""
+    if path.suffix == ".ckpt":
+        return RunDirectory(path.parent.parent), path
+    run = RunDirectory(path)
+    return run, run.last_checkpoint
 
 
 def _fresh(root: Path) -> Path:
