@@ -96,4 +96,4 @@ def join(accelerator: str) -> Ranks:
     store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
     store.set_timeout(TIMEOUT)
     dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size)
-    return Ranks(rank, size, environment.local_rank(), dist.PrefixStore("tubelet", store))
+    return Ranks(rank, size, environment.local_rank(), dist.PrefixStore("tubelet", store), launched=True)

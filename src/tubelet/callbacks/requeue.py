@@ -58,7 +58,8 @@ class Requeue(Checkpoint):
             raise Interrupted(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step == self._step:  # in the middle of an accumulated step
+        # in the middle of an accumulated step, or before a validation, which Lightning would not do when it resumes
+        if trainer.global_step == self._step or trainer.is_last_batch:
             return
         self._step = trainer.global_step
         if self._agreed(trainer):
