@@ -25,7 +25,7 @@ class Jobs:
     def __init__(self, slurm: SmallSlurm, directory: Path, arguments: list[str]) -> None:
         self.slurm, self.directory = slurm, directory
         self.arguments = [
-            *arguments, "trainer.strategy=ddp", "trainer.max_epochs=60", "trainer.val_every_n_epochs=10",
+            *(argument for argument in arguments if argument != "logger=none"), "trainer.strategy=ddp", "trainer.max_epochs=60", "trainer.val_every_n_epochs=10",
             "callbacks.checkpoints.every_n_steps=20", "callbacks.throughput=null", "+callbacks.slow._target_=slow.Slow",
         ]  # fmt: skip
         self.environment = {
@@ -38,8 +38,8 @@ class Jobs:
         for name in ("train.py", "conf", "slurm"):
             (directory / name).symlink_to(ROOT / name)
 
-    def train(self, *overrides: str, file: str = "pretrain", options: tuple[str, ...] = ("--nodes=2",)) -> Job:
-        return self.submit(*options, f"slurm/{file}.sbatch", *self.arguments, *overrides)
+    def train(self, *overrides: str, options: tuple[str, ...] = ("--nodes=2",), logger: str = "none") -> Job:
+        return self.submit(*options, "slurm/pretrain.sbatch", *self.arguments, f"logger={logger}", *overrides)
 
     def submit(self, *arguments: str) -> Job:
         """What one says to sbatch."""
@@ -87,7 +87,9 @@ class Job:
         until(lambda: self["Restarts"] == str(times) and self["JobState"] == "RUNNING", PATIENCE, "another start")
 
     def ended(self, state: str = "COMPLETED") -> None:
-        until(lambda: self["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), PATIENCE, f"the end of {self.number}")
+        until(
+            lambda: self["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), PATIENCE, f"the end of {self.number}"
+        )
         assert self["JobState"] == state, self.output
 
 
