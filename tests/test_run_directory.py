@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tubelet import run_directory
@@ -20,10 +21,14 @@ def config(**changes: object) -> DictConfig:
     return OmegaConf.create({"name": "try", "seed": 0, "resume": None, "trainer": {"max_steps": 5}, **changes})
 
 
+def save(path: Path) -> None:
+    torch.save({"weights": torch.ones(1000)}, path)
+
+
 def interrupted(**changes: object) -> Path:
     run, checkpoint, _ = choose(config(**changes))
     assert checkpoint is None
-    run.last_checkpoint.write_bytes(b"weights")
+    save(run.last_checkpoint)
     run.unlock()
     return run.path
 
@@ -129,7 +134,7 @@ def test_a_restarted_job_returns_to_its_directory(
     assert (again.path, restarted_at) == (run.path, checkpoint)
     assert "restarted" in reason
     assert ("from the beginning" in reason) == (resume in (None, "auto"))
-    run.last_checkpoint.write_bytes(b"weights")
+    save(run.last_checkpoint)
     assert choose(config(resume=resume))[1] == run.last_checkpoint
 
 

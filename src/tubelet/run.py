@@ -25,12 +25,14 @@ from tubelet.callbacks.requeue import Interrupted, Requeue, leave
 from tubelet.config import check
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
+from tubelet.fit_loop import FitLoop
 from tubelet.masking import Mask, MaskGenerator
 from tubelet.methods.base import Method, Plan
 from tubelet.models.mae import MaskedAutoencoder
 from tubelet.optim.adamw import AdamW
 from tubelet.ranks import join
-from tubelet.run_directory import RunDirectory, write_atomic
+from tubelet.run_directory import RunDirectory
+from tubelet.storage import write_text
 from tubelet.weights.load import start_from
 
 console = Console()
@@ -101,6 +103,7 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
     loggers += [build_node(node)(run_dir=run_dir, config=resolved) for node in cfg.logger.values() if node]
     callbacks = [*(build_node(node) for node in cfg.callbacks.values() if node), Requeue()]
     trainer: L.Trainer = build_node(cfg.trainer)(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
+    FitLoop.replace(trainer)
     join(cfg.trainer.accelerator).check(trainer.num_devices, trainer.num_nodes)
     return method, data, trainer
 
@@ -143,7 +146,6 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
 
 
 def _fit(trainer: L.Trainer, method: Method, data: VideoDataModule, checkpoint: Path | None) -> dict[str, float]:
-    _continue_metrics(trainer, checkpoint)
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     metrics = _metrics(trainer)
     # epochs between two validations are not whole: the last weights have yet to be validated
@@ -177,18 +179,6 @@ def _numbers(run: RunDirectory) -> dict[str, float]:
     return {name: value for name, value in summary.items() if name not in ("name", "steps", "seconds")}
 
 
-def _continue_metrics(trainer: L.Trainer, checkpoint: Path | None) -> None:
-    """A directory without a checkpoint may hold rows, too, of a job that was restarted before its first."""
-    if not trainer.is_global_zero:
-        return
-    step = 0
-    if checkpoint is not None:
-        step = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"]
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsCSV):
-            logger.forget_after(step)
-
-
 def _print_essentials(cfg: DictConfig, method: Method, data: VideoDataModule, trainer: L.Trainer) -> None:
     if not trainer.is_global_zero:
         return
@@ -216,7 +206,7 @@ def _print_essentials(cfg: DictConfig, method: Method, data: VideoDataModule, tr
 def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dict[str, float], seconds: float) -> None:
     rows = {name: f"{value:.4g}" for name, value in metrics.items()}
     summary = {"name": cfg.name, "steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}
-    write_atomic(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
     if cfg.stage == "fit":
         rows["checkpoint"] = str(run.last_checkpoint)
         rows["metrics"] = str(run.path / "metrics.csv")

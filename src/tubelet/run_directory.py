@@ -12,6 +12,9 @@ from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tubelet.callbacks.checkpoints import LAST, PREVIOUS
+from tubelet.storage import clean, damage, write_text
+
 log = logging.getLogger(__name__)
 
 IGNORED = ("trainer", "resume")
@@ -33,12 +36,14 @@ class RunDirectory:
 
     @property
     def last_checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path / "checkpoints" / LAST
 
     @property
-    def checkpoint(self) -> Path | None:
-        """To continue from; None if it was interrupted before the first."""
-        return self.last_checkpoint if self.last_checkpoint.exists() else None
+    def checkpoints(self) -> list[Path]:
+        """All, in the order in which a run is continued from them."""
+        found = sorted(self.last_checkpoint.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+        first = [self.last_checkpoint, self.last_checkpoint.with_name(PREVIOUS)]
+        return first + [path for path in found if path not in first] if found else []
 
     @property
     def finished(self) -> bool:
@@ -51,14 +56,26 @@ class RunDirectory:
 
     def create(self, cfg: DictConfig) -> None:
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         self.take()
 
     def take(self) -> None:
-        """A locked directory is now this job's, and no longer finished."""
+        """A locked directory is now this job's, in order after whatever happened to it, and no longer finished."""
+        clean(self.last_checkpoint.parent)
+        clean(self.path)
         if job := current_job():
-            write_atomic(self.path / "job", f"{job}\n")
+            write_text(self.path / "job", f"{job}\n")
         (self.path / "summary.json").unlink(missing_ok=True)
+
+    def newest(self) -> tuple[Path | None, str]:
+        """The first checkpoint that is whole, all of which is read, and what is wrong with those before it."""
+        damaged = ""
+        for path in self.checkpoints:
+            problem = damage(path)
+            if problem is None:
+                return path, damaged
+            damaged += f"{path.name} {problem}; "
+        return None, damaged
 
     def lock(self, patience: float = 0.0) -> bool:
         """Take the lock for the life of this process; False if another process holds it after `patience` seconds.
@@ -125,23 +142,28 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
     candidates = [fixed] if fixed else sorted((p for p in root.glob("*") if p.is_dir()), reverse=True)
     if restarted():
         if cfg.resume not in (None, "auto"):
-            candidates.append(_run_and_checkpoint(Path(cfg.resume))[0].path)
+            candidates.append(_run_of(Path(cfg.resume)).path)
         for run in map(RunDirectory, candidates):
             if run.job == current_job() and run.matches(cfg):
                 return _own(run)
     if cfg.resume not in (None, "auto"):
         return _explicit(Path(cfg.resume))
+    passed = ""
     if cfg.resume == "auto":
         for run in map(RunDirectory, candidates):
-            if run.matches(cfg) and run.checkpoint and not run.finished and run.lock():
-                run.take()
-                return run, run.checkpoint, f"resume=auto: continuing {run.path} from {run.checkpoint.name}"
+            if run.matches(cfg) and run.checkpoints and not run.finished and run.lock():
+                checkpoint, damaged = run.newest()
+                if checkpoint:
+                    run.take()
+                    return run, checkpoint, f"resume=auto: {damaged}continuing {run.path} from {checkpoint.name}"
+                passed += f"{run.path}: {damaged}"
+                run.unlock()
+        passed = f"resume=auto: {passed}no interrupted run with this config, "
     run = RunDirectory(fixed or _fresh(root))
     if not run.lock():
         raise ValueError(f"run directory {run.path} is in use by another process")
     run.create(cfg)
-    reason = "resume=auto: no interrupted run with this config, " if cfg.resume == "auto" else ""
-    return run, None, f"{reason}new run directory {run.path}"
+    return run, None, f"{passed}new run directory {run.path}"
 
 
 def _own(run: RunDirectory) -> tuple[RunDirectory, Path | None, str]:
@@ -150,28 +172,33 @@ def _own(run: RunDirectory) -> tuple[RunDirectory, Path | None, str]:
         raise ValueError(f"the run directory {run.path} of this job ({run.job}) is in use by another process")
     if run.finished:
         return run, None, f"the job ({run.job}) was restarted, but {run.path} is finished: nothing to do"
+    checkpoint, damaged = run.newest()
+    if damaged and not checkpoint:
+        raise ValueError(f"the job ({run.job}) was restarted, but no checkpoint in {run.path} is whole: {damaged}")
     run.take()
-    start = f"from {run.checkpoint.name}" if run.checkpoint else "from the beginning, it has no checkpoint yet"
-    return run, run.checkpoint, f"the job ({run.job}) was restarted: continuing {run.path} {start}"
+    if checkpoint is None:
+        (run.path / "metrics.csv").unlink(missing_ok=True)
+    start = f"from {checkpoint.name}" if checkpoint else "from the beginning, it has no checkpoint yet"
+    return run, checkpoint, f"the job ({run.job}) was restarted: {damaged}continuing {run.path} {start}"
 
 
 def _explicit(path: Path) -> tuple[RunDirectory, Path | None, str]:
-    """resume=PATH"""
-    run, checkpoint = _run_and_checkpoint(path)
-    if not checkpoint.exists():
-        raise ValueError(f"resume={path}: there is no checkpoint {checkpoint}")
+    """resume=PATH: of a run directory, the newest checkpoint that is whole; of a checkpoint, this one and no other."""
+    run = _run_of(path)
     if not run.lock():
         raise ValueError(f"resume={path}: the run is in use by another process")
+    checkpoint, damaged = run.newest() if run.path == path else (path, "")
+    if run.path != path and (problem := damage(path)):
+        raise ValueError(f"resume={path}: {problem}; resume={run.path} takes the newest checkpoint that is whole")
+    if checkpoint is None:
+        raise ValueError(f"resume={path}: there is no checkpoint {run.last_checkpoint}; {damaged}".rstrip("; "))
     run.take()
-    return run, checkpoint, f"continuing {run.path} from {checkpoint.name}"
+    return run, checkpoint, f"{damaged}continuing {run.path} from {checkpoint.name}"
 
 
-def _run_and_checkpoint(path: Path) -> tuple[RunDirectory, Path]:
+def _run_of(path: Path) -> RunDirectory:
     """What is meant by a run directory, or by a checkpoint in one."""
-    if path.suffix == ".ckpt":
-        return RunDirectory(path.parent.parent), path
-    run = RunDirectory(path)
-    return run, run.last_checkpoint
+    return RunDirectory(path.parent.parent if path.suffix == ".ckpt" else path)
 
 
 def _fresh(root: Path) -> Path:
@@ -191,9 +218,3 @@ def _essence(cfg: Any) -> Any:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return {k: v for k, v in plain.items() if k not in IGNORED}
-
-
-def write_atomic(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -72,12 +72,12 @@ def checkpoint(path: Path) -> dict[str, Any]:
 def test_the_step_is_finished_and_saved(
     stopped: Callable[..., str], number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert stopped("train", 4, number=number) == requeue.TRY_AGAIN
+    assert stopped("train", 5, number=number) == requeue.TRY_AGAIN
     path = only("try/*")
-    assert checkpoint(path)["global_step"] == 4
-    assert [step for step, _ in read_metrics(path / "metrics.csv")["train/loss"]] == [0, 1, 2, 3]
+    assert checkpoint(path)["global_step"] == 5
+    assert [step for step, _ in read_metrics(path / "metrics.csv")["train/loss"]] == [0, 1, 2, 3, 4]
     name = signal.Signals(number).name
-    assert f"stopped by {name} after step 4: run the same command again with resume={path}\n" in capsys.readouterr().err
+    assert f"stopped by {name} after step 5: run the same command again with resume={path}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

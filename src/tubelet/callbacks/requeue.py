@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
 
 from tubelet import signals
-from tubelet.callbacks.checkpoints import save
+from tubelet.callbacks.checkpoints import LAST, save
 
 TRY_AGAIN = 75
 """Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
@@ -34,15 +34,14 @@ class Interrupted(Exception):
 
 
 class Requeue(Checkpoint):
-    """Raises `Interrupted` on all ranks after the same step, once `last.ckpt` is saved; in an evaluation, where nothing
-    new is to be saved, each rank by itself at its next batch.
+    """Raises `Interrupted` on all ranks after the same step, which is saved as `last.ckpt`; in an evaluation, where
+    nothing new is to be saved, on each rank by itself before its next batch.
 
     A checkpoint callback, for those come after all others: whose state is then that of the finished step.
     """
 
     def __init__(self) -> None:
         self._step = 0
-        self._saved = False
         self._group: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -58,21 +57,18 @@ class Requeue(Checkpoint):
             raise Interrupted(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        # in the middle of an accumulated step, or before a validation, which Lightning would not do when it resumes
-        if trainer.global_step == self._step or trainer.is_last_batch:
+        if trainer.global_step == self._step:  # in the middle of an accumulated step
             return
         self._step = trainer.global_step
         if self._agreed(trainer):
-            save(trainer, "last.ckpt")
-            self._saved = True
-
-    # not before here: the step's metrics are logged after `on_train_batch_end`
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        if self._saved:
+            # Lightning logs a step after this hook. It cannot be left to go on until then: with the signal SLURM may
+            # have ended the loaders' workers, for whose next batch it would wait
+            trainer._logger_connector.update_train_step_metrics()
+            save(trainer, LAST)
             raise Interrupted(trainer)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        if self._saved or signals.noted:
+        if signals.noted:
             raise Interrupted(trainer)
 
     on_test_batch_start = on_validation_batch_start
@@ -88,7 +84,7 @@ class Requeue(Checkpoint):
 def leave(interrupted: Interrupted) -> NoReturn:
     """End the process: under SLURM once the job is requeued, else with exit code 75 and a word on how to go on."""
     advice = "run the same command again"
-    if (interrupted.run_dir / "checkpoints" / "last.ckpt").exists():
+    if (interrupted.run_dir / "checkpoints" / LAST).exists():
         advice += f" with resume={interrupted.run_dir}"
     job = _slurm_job()
     if job is None:
