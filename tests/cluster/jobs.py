@@ -24,8 +24,8 @@ class Jobs:
 
     def __init__(self, slurm: SmallSlurm, directory: Path, arguments: list[str]) -> None:
         self.slurm, self.directory = slurm, directory
-        self.arguments = [
-            *(argument for argument in arguments if argument != "logger=none"), "trainer.strategy=ddp", "trainer.max_epochs=60", "trainer.val_every_n_epochs=10",
+        self.arguments = [argument for argument in arguments if argument != "logger=none"] + [
+            "trainer.strategy=ddp", "trainer.max_epochs=60", "trainer.val_every_n_epochs=10",
             "callbacks.checkpoints.every_n_steps=20", "callbacks.throughput=null", "+callbacks.slow._target_=slow.Slow",
         ]  # fmt: skip
         self.environment = {

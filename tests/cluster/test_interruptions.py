@@ -1,4 +1,4 @@
-"""slurm/pretrain.sbatch on two nodes, interrupted in every way a cluster knows: each run ends as if nothing had been."""
+"""slurm/pretrain.sbatch on two nodes, interrupted in every way a cluster knows: each ends as if nothing had been."""
 
 import json
 import os
