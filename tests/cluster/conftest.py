@@ -13,6 +13,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(1800))  # jobs wait for each other
 
 
 @pytest.fixture(scope="session")

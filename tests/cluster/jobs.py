@@ -13,7 +13,7 @@ from small_slurm import SmallSlurm, until
 from tubelet.callbacks.metrics_csv import read_metrics
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 240
+PATIENCE = 600
 """Seconds after which something hangs, however busy the machine is."""
 
 
