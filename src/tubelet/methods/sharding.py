@@ -1,0 +1,36 @@
+"""FSDP2: a model's parameters spread over the ranks, gathered for as long as they are computed with."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from tubelet.layers.block import blocks_of
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, bf16: bool) -> None:
+    """Each block is gathered by itself; then what else the encoder holds, for callbacks call it alone; then the rest.
+
+    bf16: blocks travel in bfloat16, to which autocast would bring their matrices anyway; gradients are summed in
+    float32.
+    """
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh, mp_policy=half if bf16 else MixedPrecisionPolicy())
+    fully_shard(model.encoder, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def keep_whole(model: nn.Module, whole: bool) -> None:
+    """Gather all of a sharded model and leave it so, or spread it again. Whole, it may be called more often on one rank
+    than on another, as in an evaluation, where a rank may have no video left; sharded, the others would wait for ever.
+    """
+    for part in model.modules():
+        if isinstance(part, FSDPModule):
+            part.set_reshard_after_forward(not whole and part is not model, recurse=False)
+            if whole:
+                part.unshard()
+            else:
+                part.reshard()
