@@ -122,6 +122,22 @@ class VideoDataModule(L.LightningDataModule):
             if split in self.paths and split not in self.datasets:
                 self.datasets[split] = self._dataset(split, Manifest.read(self.paths[split]))
 
+    def state_dict(self) -> dict[str, int]:
+        """What the order of the samples depends on."""
+        return {"videos": len(self.datasets["train"]), "batch_size": self.batch_size, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Raises ValueError if the rest of an epoch would not be the rest of what the checkpoint had begun."""
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        names = {"videos": "the number of videos in data.train", "batch_size": "data.batch_size", "seed": "seed"}
+        for name, now in self.state_dict().items():
+            if now != state_dict[name]:
+                raise ValueError(
+                    f"{names[name]} is {now}, but was {state_dict[name]} in the run to continue: "
+                    "start a new one, with weights= from this one's checkpoint"
+                )
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps; what is left over of the last batch is dropped."""
