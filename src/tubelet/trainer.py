@@ -54,7 +54,7 @@ def build_trainer(
         max_epochs=math.ceil(plan.total_steps / plan.steps_per_epoch),
         max_steps=plan.total_steps,
         accelerator=accelerator,
-        strategy=_strategy(strategy),
+        strategy=_strategy("ddp" if strategy == "auto" and (devices != 1 or num_nodes > 1) else strategy),
         devices=devices,
         num_nodes=num_nodes,
         precision=None if whole else precision,

@@ -50,6 +50,9 @@ class Method(L.LightningModule):
     masked = False
     """Whether it hides tokens, and so needs `masking`."""
 
+    frozen = False
+    """Whether it leaves the model as it is and trains something on top."""
+
     def __init__(self, model: nn.Module, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
         super().__init__()
         self.model = model
@@ -62,7 +65,7 @@ class Method(L.LightningModule):
     def configure_model(self) -> None:
         """Shards the model if the strategy has a mesh of devices. Lightning calls this more than once."""
         if self.device_mesh is not None and not isinstance(self.model, FSDPModule):
-            shard(self.model, self.device_mesh["data_parallel"], self.trainer.precision == "bf16-mixed")
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def step(self, batch: Batch) -> StepResult:
         raise NotImplementedError

@@ -58,6 +58,7 @@ class Probe(Classification):
     one, before the first validation of the head nearest to factor 1.
     """
 
+    frozen = True
     best: Tensor
 
     def __init__(

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from tubelet.layers.block import blocks_of
 
 
-def shard(model: nn.Module, mesh: DeviceMesh, bf16: bool) -> None:
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """Each block is gathered by itself; then what else the encoder holds, for callbacks call it alone; then the rest.
 
-    bf16: blocks travel in bfloat16, to which autocast would bring their matrices anyway; gradients are summed in
-    float32.
+    Mixed precision is left to autocast, as under any other strategy: what travels is float32.
     """
-    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    for block in blocks_of(model):
-        fully_shard(block, mesh=mesh, mp_policy=half if bf16 else MixedPrecisionPolicy())
-    fully_shard(model.encoder, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    for part in (*blocks_of(model), model.encoder, model):
+        fully_shard(part, mesh=mesh)
 
 
 def keep_whole(model: nn.Module, whole: bool) -> None:
