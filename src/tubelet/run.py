@@ -37,7 +37,8 @@ from tubelet.weights.load import start_from
 
 console = Console()
 # Lightning's advice does not fit: our sampler resumes in the middle of an epoch (tubelet/data/sampler.py)
-warnings.filterwarnings("ignore", message=".*(not resumable|does not have many workers|treespec|LeafSpec).*")
+_NEEDLESS = "not resumable|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+warnings.filterwarnings("ignore", message=f".*({_NEEDLESS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 CHOSEN = "TUBELET_CHOSEN"
 """Set by rank 0 for the ranks that Lightning launches: directory and checkpoint, as JSON."""
@@ -61,6 +62,12 @@ def _run(cfg: DictConfig) -> dict[str, float]:
     try:
         if finished:
             return _numbers(run)
+        if checkpoint is not None and checkpoint.is_dir() != (cfg.trainer.strategy == "fsdp"):
+            written = "with" if checkpoint.is_dir() else "without"
+            raise ValueError(
+                f"{checkpoint} was written {written} trainer.strategy=fsdp and cannot be continued otherwise; "
+                f"weights={run.path} starts a new run from it"
+            )
         torch.manual_seed(key(cfg.seed, "weights"))
         method, data, trainer = build(cfg, run.path)
         _print_essentials(cfg, method, data, trainer)

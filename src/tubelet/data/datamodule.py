@@ -213,10 +213,13 @@ class VideoDataModule(L.LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 travels, a quarter of the bytes; floats are made on the device."""
+        """uint8 travels, a quarter of the bytes; floats are made on the device: float32, also for a model in bfloat16
+        (its targets are exact), and float64 for one in that.
+        """
         if not len(batch):
             return batch
-        return replace(batch, clip=self.preprocess.normalise(batch.clip))
+        double = self.trainer is not None and self.trainer.precision == "64-true"
+        return replace(batch, clip=self.preprocess.normalise(batch.clip).to(torch.float64 if double else torch.float32))
 
     @property
     def _rank(self) -> int:
