@@ -34,9 +34,10 @@ class Jobs:
             "OMP_NUM_THREADS": "1",
             "MASTER_ADDR": "127.0.0.1",
         }
-        self.submitted: list[Job] = []
-        for name in ("train.py", "conf", "slurm"):
-            (directory / name).symlink_to(ROOT / name)
+        self.submitted: list[str] = []
+        (directory / "slurm").mkdir(parents=True)  # but for the developer's own site.env
+        for file in [ROOT / "train.py", ROOT / "conf", *ROOT.glob("slurm/*.sbatch"), *ROOT.glob("slurm/*.sh")]:
+            (directory / file.relative_to(ROOT)).symlink_to(file)
 
     def train(self, *overrides: str, options: tuple[str, ...] = ("--nodes=2",), logger: str = "none") -> Job:
         return self.submit(*options, "slurm/pretrain.sbatch", *self.arguments, f"logger={logger}", *overrides)
@@ -44,8 +45,12 @@ class Jobs:
     def submit(self, *arguments: str) -> Job:
         """What one says to sbatch."""
         number = self.slurm.submit(*arguments, cwd=self.directory, **self.environment)
-        self.submitted.append(Job(self, number))
-        return self.submitted[-1]
+        self.submitted.append(number)
+        return self.job(number)
+
+    def job(self, number: str) -> Job:
+        """Also of an array's task, "array_task"."""
+        return Job(self, number)
 
     @property
     def slow(self) -> Path:
@@ -68,7 +73,7 @@ class Jobs:
         until(lambda: self.steps() >= step, PATIENCE, f"step {step}")
 
     def end(self) -> None:
-        self.slurm.call("scancel", *(job.number for job in self.submitted))
+        self.slurm.call("scancel", *self.submitted)
 
 
 class Job:

@@ -49,8 +49,9 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 FirstJobId={first_job}
 MinJobAge=3600
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1} CPUs=4 RealMemory=64000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs=4 RealMemory=64000
+GresTypes=gpu
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={n1} CPUs=4 RealMemory=64000 Gres=gpu:2
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={n2} CPUs=4 RealMemory=64000 Gres=gpu:2
 PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE DefaultTime=30 PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=n[1-2] MaxTime=INFINITE DefaultTime=30 PriorityTier=10 PreemptMode=OFF
 """
@@ -65,8 +66,8 @@ def missing() -> str | None:
 
 
 class SmallSlurm:
-    """`with SmallSlurm() as cluster`: two idle nodes n1 and n2 of four declared cores each, the partitions main and
-    urgent, whose jobs preempt those of main. In the end nothing that was started is left.
+    """`with SmallSlurm() as cluster`: two idle nodes n1 and n2, of four cores and two GPUs for all SLURM knows, the
+    partitions main and urgent, whose jobs preempt those of main. In the end nothing that was started is left.
     """
 
     def __enter__(self) -> SmallSlurm:
@@ -104,6 +105,7 @@ class SmallSlurm:
         ports = {"controller": controller, "n1": n1, "n2": n2}
         config = CONFIG.format(root=self.root, host=host, first_job=1 + secrets.randbelow(9000), **ports)
         (self.root / "slurm.conf").write_text(config)
+        (self.root / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")  # any devices do
         munge = {name: f"{self.root}/munge.{name}" for name in ("sock", "pid", "log", "seed")}
         self._daemon(
             "munged", "--foreground", f"--key-file={key}", f"--socket={munge['sock']}", f"--pid-file={munge['pid']}",
