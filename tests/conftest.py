@@ -45,15 +45,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "videos.csv"
 
 
-@pytest.fixture
-def tiny(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
-    """Compose a config of the smallest model on `videos`, in whose runs the current directory is `tmp_path`.
+@pytest.fixture(scope="session")
+def tiny_arguments(videos: Path) -> Callable[..., list[str]]:
+    """What the command line says for the smallest model on `videos`.
 
-    `tiny(*overrides)` pretrains; `tiny(*overrides, method="finetune")` classifies.
+    `tiny_arguments(*more)` pretrains; `tiny_arguments(*more, method="finetune")` classifies.
     """
-    monkeypatch.chdir(tmp_path)
 
-    def config(*overrides: str, method: str = "mae") -> DictConfig:
+    def arguments(*more: str, method: str = "mae") -> list[str]:
         choices = [
             "experiment=demo_pretrain" if method == "mae" else "experiment=demo_finetune", f"method={method}",
             "name=try", "data=manifest", f"data.train={videos}", f"data.val={videos}", "data.batch_size=2",
@@ -71,7 +70,20 @@ def tiny(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
                 "method.model.decoder_depth=1",
                 "callbacks.reconstructions=null",
             ]
+        return [*choices, *more]
+
+    return arguments
+
+
+@pytest.fixture
+def tiny(
+    tiny_arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., DictConfig]:
+    """Compose the config of `tiny_arguments`, in whose runs the current directory is `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def config(*more: str, method: str = "mae") -> DictConfig:
         with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-            return compose("config", [*choices, *overrides])
+            return compose("config", tiny_arguments(*more, method=method))
 
     return config

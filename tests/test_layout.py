@@ -11,14 +11,14 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "src" / "tubelet"
 
 RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothing else of tubelet
-    {"clip"},
+    {"clip", "signals", "storage"},
     {"masking", "layers", "optim"},
     {"data", "encoders"},
     {"models"},
     {"weights", "evaluate"},
     {"methods"},
     {"callbacks"},
-    {"config", "run_directory", "trainer", "sweep"},
+    {"config", "run_directory", "ranks", "fit_loop", "trainer", "sweep"},
     {"run", "bench"},
     {"cli"},
 ]

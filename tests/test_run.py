@@ -74,9 +74,11 @@ def test_the_checkpoint_is_a_model_wherever_it_is_moved(videos: Path, tmp_path: 
 class Crash(Checkpoints):
     """Dies after a step that was not saved."""
 
+    at = 5
+
     def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
         super().on_train_batch_end(trainer, *arguments)
-        if trainer.global_step == 5:
+        if trainer.global_step == self.at:
             raise KeyError("power cut")
 
 
@@ -99,6 +101,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bitwise(videos: Path, workers
     assert all(torch.equal(states[0][i][k], states[1][i][k]) for i in states[0] for k in states[0][i])
     rows = [read_metrics(path / "metrics.csv")["train/loss"] for path in (whole, only_run())]
     assert rows[0] == rows[1]
+
+
+def test_a_requeued_job_goes_on_where_it_was(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requeued before its first checkpoint, then after it, and once more when it had finished."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    job = config(videos, "trainer.max_steps=6")
+    job.callbacks.checkpoints._target_ = f"{__name__}.Crash"
+    job.callbacks.checkpoints.every_n_steps = 10
+    with pytest.raises(KeyError, match="power cut"):
+        run.main(job)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    with pytest.raises(KeyError, match="power cut"):
+        run.main(job)
+    rows = read_metrics(only_run() / "metrics.csv")["train/loss"]
+    assert [step for step, _ in rows] == [0, 1, 2, 3]  # once each
+    monkeypatch.setattr(Crash, "at", 7)
+    metrics = run.main(job)
+    assert [step for step, _ in read_metrics(only_run() / "metrics.csv")["train/loss"]] == [0, 1, 2, 3, 4, 5]
+    assert run.main(job) == metrics
 
 
 def test_resume_auto_starts_anew_once_a_run_is_finished(videos: Path) -> None:

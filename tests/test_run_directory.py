@@ -1,24 +1,34 @@
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
+from tubelet import run_directory
 from tubelet.run_directory import RunDirectory, choose
 
 
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
+        monkeypatch.delenv(name)
 
 
 def config(**changes: object) -> DictConfig:
     return OmegaConf.create({"name": "try", "seed": 0, "resume": None, "trainer": {"max_steps": 5}, **changes})
 
 
+def save(path: Path) -> None:
+    torch.save({"weights": torch.ones(1000)}, path)
+
+
 def interrupted(**changes: object) -> Path:
     run, checkpoint, _ = choose(config(**changes))
     assert checkpoint is None
-    run.last_checkpoint.write_bytes(b"weights")
+    save(run.last_checkpoint)
     run.unlock()
     return run.path
 
@@ -65,3 +75,99 @@ def test_a_running_run_cannot_be_taken() -> None:
     assert run.lock()
     with pytest.raises(ValueError, match="in use"):
         choose(config(resume=str(run.path)))
+
+
+def test_a_child_does_not_keep_the_lock() -> None:
+    run = RunDirectory(interrupted())
+    assert run.lock()
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # a loader's worker that outlives its parent
+        os.write(ready[1], b"x")
+        os.read(done[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    run.unlock()
+    assert RunDirectory(run.path).lock()
+    os.write(done[1], b"x")
+    os.waitpid(child, 0)
+
+
+def test_a_file_system_without_locks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    choose(config())
+    assert "this file system has no locks" in caplog.text
+
+
+SLURM = {"SLURM_JOB_ID": "7"}
+ARRAY = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "ab12", "TORCHELASTIC_RESTART_COUNT": "0"}
+
+
+def restart(monkeypatch: pytest.MonkeyPatch, job: dict[str, str]) -> None:
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT" if job is TORCHRUN else "SLURM_RESTART_COUNT", "1")
+
+
+@pytest.mark.parametrize("job", [SLURM, ARRAY, TORCHRUN])
+@pytest.mark.parametrize("resume", [None, "auto", "path"])
+def test_a_restarted_job_returns_to_its_directory(
+    job: dict[str, str], resume: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume = str(interrupted()) if resume == "path" else resume
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    run, checkpoint, _ = choose(config(resume=resume))
+    run.unlock()
+    monkeypatch.setenv("SLURM_JOB_ID", "8")  # of another job, or torchrun's inside one
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    interrupted()  # a newer directory with an equal config
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name)
+    restart(monkeypatch, job)
+    again, restarted_at, reason = choose(config(resume=resume))
+    again.unlock()
+    assert (again.path, restarted_at) == (run.path, checkpoint)
+    assert "restarted" in reason
+    assert ("from the beginning" in reason) == (resume in (None, "auto"))
+    save(run.last_checkpoint)
+    assert choose(config(resume=resume))[1] == run.last_checkpoint
+
+
+def test_a_restarted_job_that_had_finished_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    path = interrupted()
+    (path / "summary.json").write_text("{}")
+    restart(monkeypatch, SLURM)
+    run, checkpoint, reason = choose(config())
+    assert (run.path, checkpoint, run.finished) == (path, None, True)
+    assert "nothing to do" in reason
+
+
+def test_another_run_of_a_restarted_job_is_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job script may start several; and a job that was not restarted starts anew."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    first = interrupted()
+    assert choose(config())[0].path != first
+    restart(monkeypatch, SLURM)
+    assert choose(config(seed=1))[0].path != first
+
+
+def test_a_restarted_job_does_not_share_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_directory, "LOCK_PATIENCE", 0.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    run = RunDirectory(interrupted())
+    assert run.lock()
+    restart(monkeypatch, SLURM)
+    with pytest.raises(ValueError, match=r"of this job \(slurm 7\) is in use"):
+        choose(config())
+
+
+def test_a_finished_run_that_is_continued_is_no_longer_finished() -> None:
+    path = interrupted()
+    (path / "summary.json").write_text("{}")
+    assert not choose(config(resume=str(path)))[0].finished

@@ -19,33 +19,55 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tubelet import run_directory
+from tubelet import run_directory, signals
 from tubelet.callbacks.metrics_csv import MetricsCSV
+from tubelet.callbacks.requeue import Interrupted, Requeue, leave
 from tubelet.config import check
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
+from tubelet.fit_loop import FitLoop
 from tubelet.masking import Mask, MaskGenerator
 from tubelet.methods.base import Method, Plan
 from tubelet.models.mae import MaskedAutoencoder
 from tubelet.optim.adamw import AdamW
-from tubelet.run_directory import RunDirectory, write_atomic
+from tubelet.ranks import join
+from tubelet.run_directory import RunDirectory
+from tubelet.storage import write_text
 from tubelet.weights.load import start_from
 
 console = Console()
 # Lightning's advice does not fit: our sampler resumes in the middle of an epoch (tubelet/data/sampler.py)
-warnings.filterwarnings("ignore", message=".*(not resumable|does not have many workers|treespec|LeafSpec).*")
+_NEEDLESS = "not resumable|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+warnings.filterwarnings("ignore", message=f".*({_NEEDLESS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-RUN_DIR = "TUBELET_RUN_DIR"
-"""Set by rank 0 for the ranks that Lightning launches, which must use the same directory."""
+CHOSEN = "TUBELET_CHOSEN"
+"""Set by rank 0 for the ranks that Lightning launches: directory and checkpoint, as JSON."""
 
 
 def main(cfg: DictConfig) -> dict[str, float]:
-    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake."""
+    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake, and
+    SystemExit when a signal has stopped the run.
+    """
     check(cfg)
+    with signals.all_noted():
+        try:
+            return _run(cfg)
+        except Interrupted as interrupted:
+            leave(interrupted)
+
+
+def _run(cfg: DictConfig) -> dict[str, float]:
     started = perf_counter()
-    run, checkpoint, reason = _directory(cfg)
-    console.print(reason)
+    run, checkpoint, finished = _directory(cfg)
     try:
+        if finished:
+            return _numbers(run)
+        if checkpoint is not None and checkpoint.is_dir() != (cfg.trainer.strategy == "fsdp"):
+            written = "with" if checkpoint.is_dir() else "without"
+            raise ValueError(
+                f"{checkpoint} was written {written} trainer.strategy=fsdp and cannot be continued otherwise; "
+                f"weights={run.path} starts a new run from it"
+            )
         torch.manual_seed(key(cfg.seed, "weights"))
         method, data, trainer = build(cfg, run.path)
         _print_essentials(cfg, method, data, trainer)
@@ -56,7 +78,7 @@ def main(cfg: DictConfig) -> dict[str, float]:
     finally:
         run.unlock()
         if "LOCAL_RANK" not in os.environ:
-            os.environ.pop(RUN_DIR, None)
+            os.environ.pop(CHOSEN, None)
         _close_wandb()
 
 
@@ -76,7 +98,7 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
         accumulate=cfg.trainer.accumulate,
         run_dir=run_dir,
     )
-    data.prepare_data()
+    join(cfg.trainer.accelerator).once_per_node(data.prepare_data)
     data.setup(cfg.stage)
     optim: AdamW = build_node(cfg.optim)
     plan = make_plan(cfg, data.steps_per_epoch)
@@ -86,8 +108,10 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     loggers = [MetricsCSV(run_dir / "metrics.csv")]
     loggers += [build_node(node)(run_dir=run_dir, config=resolved) for node in cfg.logger.values() if node]
-    callbacks = [build_node(node) for node in cfg.callbacks.values() if node]
+    callbacks = [*(build_node(node) for node in cfg.callbacks.values() if node), Requeue()]
     trainer: L.Trainer = build_node(cfg.trainer)(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
+    FitLoop.replace(trainer)
+    join(cfg.trainer.accelerator).check(trainer.num_devices, trainer.num_nodes)
     return method, data, trainer
 
 
@@ -103,20 +127,32 @@ def make_plan(cfg: DictConfig, steps_per_epoch: int) -> Plan:
     return Plan(steps, max(steps_per_epoch, 1), cfg.data.batch_size, cfg.seed)
 
 
-def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
-    if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_DIR in os.environ:
-        run = RunDirectory(Path(os.environ[RUN_DIR]))
-        return run, run.last_checkpoint if run.last_checkpoint.exists() else None, ""
+def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
+    """The run directory, the checkpoint to continue from, and whether all is done: chosen, locked and announced by
+    rank 0 alone, and the same on all ranks, whoever has started them.
+    """
+    ranks = join(cfg.trainer.accelerator)
+    if ranks.size == 1 and os.environ.get("LOCAL_RANK", "0") != "0" and CHOSEN in os.environ:
+        path, checkpoint = json.loads(os.environ[CHOSEN])
+        return RunDirectory(Path(path)), checkpoint and Path(checkpoint), False
     fixed = None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         fixed = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    run, checkpoint, reason = run_directory.choose(cfg, fixed)
-    os.environ[RUN_DIR] = str(run.path)
-    return run, checkpoint, reason
+    locked: list[RunDirectory] = []
+
+    def choose() -> tuple[str, str | None, bool]:
+        run, checkpoint, reason = run_directory.choose(cfg, fixed)
+        console.print(reason)
+        locked.append(run)
+        return str(run.path), str(checkpoint) if checkpoint else None, run.finished
+
+    path, checkpoint, finished = ranks.from_first(choose)
+    if ranks.size == 1:
+        os.environ[CHOSEN] = json.dumps([path, checkpoint])
+    return (locked[0] if locked else RunDirectory(Path(path))), checkpoint and Path(checkpoint), finished
 
 
 def _fit(trainer: L.Trainer, method: Method, data: VideoDataModule, checkpoint: Path | None) -> dict[str, float]:
-    _continue_metrics(trainer, checkpoint)
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     metrics = _metrics(trainer)
     # epochs between two validations are not whole: the last weights have yet to be validated
@@ -144,13 +180,10 @@ def _metrics(trainer: L.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
 
 
-def _continue_metrics(trainer: L.Trainer, checkpoint: Path | None) -> None:
-    if checkpoint is None or not trainer.is_global_zero:
-        return
-    step = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["global_step"]
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsCSV):
-            logger.forget_after(step)
+def _numbers(run: RunDirectory) -> dict[str, float]:
+    """What a finished run returned."""
+    summary = json.loads((run.path / "summary.json").read_text())
+    return {name: value for name, value in summary.items() if name not in ("name", "steps", "seconds")}
 
 
 def _print_essentials(cfg: DictConfig, method: Method, data: VideoDataModule, trainer: L.Trainer) -> None:
@@ -180,7 +213,7 @@ def _print_essentials(cfg: DictConfig, method: Method, data: VideoDataModule, tr
 def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dict[str, float], seconds: float) -> None:
     rows = {name: f"{value:.4g}" for name, value in metrics.items()}
     summary = {"name": cfg.name, "steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}
-    write_atomic(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
     if cfg.stage == "fit":
         rows["checkpoint"] = str(run.last_checkpoint)
         rows["metrics"] = str(run.path / "metrics.csv")

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tubelet.callbacks.checkpoints import LAST, PREVIOUS
+from tubelet.storage import clean, damage, write_text
+
+log = logging.getLogger(__name__)
+
 IGNORED = ("trainer", "resume")
 """Keys that may differ between an interrupted run and the one that continues it."""
 
 
+LOCK_PATIENCE = 120.0
+"""Seconds that a restarted job waits for the lock of its own directory: a dead node's is kept by NFS for a while."""
+
+
 class RunDirectory:
-    """config.yaml, checkpoints/, metrics.csv, summary.json (only once finished) and, while a process lives, a lock."""
+    """config.yaml, checkpoints/, metrics.csv, summary.json (only once finished), job (the batch job that last worked
+    here) and, while a process lives, a lock.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,26 +36,71 @@ class RunDirectory:
 
     @property
     def last_checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path / "checkpoints" / LAST
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """All, in the order in which a run is continued from them."""
+        found = sorted(self.last_checkpoint.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+        first = [self.last_checkpoint, self.last_checkpoint.with_name(PREVIOUS)]
+        return first + [path for path in found if path not in first] if found else []
 
     @property
     def finished(self) -> bool:
         return (self.path / "summary.json").exists()
 
+    @property
+    def job(self) -> str | None:
+        file = self.path / "job"
+        return file.read_text().strip() if file.exists() else None
+
     def create(self, cfg: DictConfig) -> None:
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        self.take()
 
-    def lock(self) -> bool:
-        """Take the lock for the life of this process; False if another process holds it."""
+    def take(self) -> None:
+        """A locked directory is now this job's, in order after whatever happened to it, and no longer finished."""
+        clean(self.last_checkpoint.parent)
+        clean(self.path)
+        if job := current_job():
+            write_text(self.path / "job", f"{job}\n")
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    def newest(self) -> tuple[Path | None, str]:
+        """The first checkpoint that is whole, all of which is read, and what is wrong with those before it."""
+        damaged = ""
+        for path in self.checkpoints:
+            problem = damage(path)
+            if problem is None:
+                return path, damaged
+            damaged += f"{path.name} {problem}; "
+        return None, damaged
+
+    def lock(self, patience: float = 0.0) -> bool:
+        """Take the lock for the life of this process; False if another process holds it after `patience` seconds.
+
+        Whether it is seen on other machines is up to the file system: on NFS it is, unless mounted with `nolock`.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         handle = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.close()
-            return False
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= until:
+                    handle.close()
+                    return False
+                time.sleep(1.0)
+            except OSError as error:  # Lustre without `-o flock`, say
+                log.warning("%s: this file system has no locks (%s); start no second run there", self.path, error)
+                break
+            else:
+                break
         self._lock = handle
+        # a loader's worker may outlive a killed parent for seconds; it must not hold the lock for it
+        os.register_at_fork(after_in_child=handle.close)
         return True
 
     def unlock(self) -> None:
@@ -56,37 +114,91 @@ class RunDirectory:
         return file.exists() and _essence(OmegaConf.load(file)) == _essence(cfg)
 
 
+def current_job() -> str | None:
+    """The batch job this process belongs to, which keeps its name when it is requeued: SLURM's, else torchrun's."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"slurm {os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if "SLURM_JOB_ID" in os.environ:
+        return f"slurm {os.environ['SLURM_JOB_ID']}"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return f"torchrun {os.environ['TORCHELASTIC_RUN_ID']}"
+    return None
+
+
+def restarted() -> bool:
+    """Whether SLURM has requeued this job, or torchrun started its processes again."""
+    counts = (os.environ.get(f"{name}_RESTART_COUNT") or 0 for name in ("SLURM", "TORCHELASTIC"))
+    return current_job() is not None and any(int(count) > 0 for count in counts)
+
+
 def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Path | None, str]:
     """The locked directory of this run, the checkpoint to continue from (or None), and one sentence that says why.
 
-    `fixed` is the directory a sweep has set for this job. Raises ValueError if `resume` names what is not there.
+    `fixed` is the directory a sweep has set for this job. A restarted job goes on in its own directory, whatever
+    `resume` says: it may have come further than that; if it had finished, the directory is `finished`. Raises
+    ValueError if `resume` names what is not there, or another process uses the directory.
     """
+    root = Path("runs") / cfg.name
+    candidates = [fixed] if fixed else sorted((p for p in root.glob("*") if p.is_dir()), reverse=True)
+    if restarted():
+        if cfg.resume not in (None, "auto"):
+            candidates.append(_run_of(Path(cfg.resume)).path)
+        for run in map(RunDirectory, candidates):
+            if run.job == current_job() and run.matches(cfg):
+                return _own(run)
     if cfg.resume not in (None, "auto"):
         return _explicit(Path(cfg.resume))
-    root = Path("runs") / cfg.name
+    passed = ""
     if cfg.resume == "auto":
-        candidates = [fixed] if fixed else sorted((p for p in root.glob("*") if p.is_dir()), reverse=True)
-        for path in candidates:
-            run = RunDirectory(path)
-            if run.matches(cfg) and run.last_checkpoint.exists() and not run.finished and run.lock():
-                return run, run.last_checkpoint, f"resume=auto: continuing {path} from {run.last_checkpoint.name}"
+        for run in map(RunDirectory, candidates):
+            if run.matches(cfg) and run.checkpoints and not run.finished and run.lock():
+                checkpoint, damaged = run.newest()
+                if checkpoint:
+                    run.take()
+                    return run, checkpoint, f"resume=auto: {damaged}continuing {run.path} from {checkpoint.name}"
+                passed += f"{run.path}: {damaged}"
+                run.unlock()
+        passed = f"resume=auto: {passed}no interrupted run with this config, "
     run = RunDirectory(fixed or _fresh(root))
     if not run.lock():
         raise ValueError(f"run directory {run.path} is in use by another process")
     run.create(cfg)
-    reason = "resume=auto: no interrupted run with this config, " if cfg.resume == "auto" else ""
-    return run, None, f"{reason}new run directory {run.path}"
+    return run, None, f"{passed}new run directory {run.path}"
+
+
+def _own(run: RunDirectory) -> tuple[RunDirectory, Path | None, str]:
+    """The directory of a job that was restarted."""
+    if not run.lock(LOCK_PATIENCE):
+        raise ValueError(f"the run directory {run.path} of this job ({run.job}) is in use by another process")
+    if run.finished:
+        return run, None, f"the job ({run.job}) was restarted, but {run.path} is finished: nothing to do"
+    checkpoint, damaged = run.newest()
+    if damaged and not checkpoint:
+        raise ValueError(f"the job ({run.job}) was restarted, but no checkpoint in {run.path} is whole: {damaged}")
+    run.take()
+    if checkpoint is None:
+        (run.path / "metrics.csv").unlink(missing_ok=True)
+    start = f"from {checkpoint.name}" if checkpoint else "from the beginning, it has no checkpoint yet"
+    return run, checkpoint, f"the job ({run.job}) was restarted: {damaged}continuing {run.path} {start}"
 
 
 def _explicit(path: Path) -> tuple[RunDirectory, Path | None, str]:
-    """resume=PATH: a run directory or a checkpoint in one."""
-    run = RunDirectory(path.parent.parent if path.suffix == ".ckpt" else path)
-    checkpoint = path if path.suffix == ".ckpt" else run.last_checkpoint
-    if not checkpoint.exists():
-        raise ValueError(f"resume={path}: there is no checkpoint {checkpoint}")
+    """resume=PATH: of a run directory, the newest checkpoint that is whole; of a checkpoint, this one and no other."""
+    run = _run_of(path)
     if not run.lock():
         raise ValueError(f"resume={path}: the run is in use by another process")
-    return run, checkpoint, f"continuing {run.path} from {checkpoint.name}"
+    checkpoint, damaged = run.newest() if run.path == path else (path, "")
+    if run.path != path and (problem := damage(path)):
+        raise ValueError(f"resume={path}: {problem}; resume={run.path} takes the newest checkpoint that is whole")
+    if checkpoint is None:
+        raise ValueError(f"resume={path}: there is no checkpoint {run.last_checkpoint}; {damaged}".rstrip("; "))
+    run.take()
+    return run, checkpoint, f"{damaged}continuing {run.path} from {checkpoint.name}"
+
+
+def _run_of(path: Path) -> RunDirectory:
+    """What is meant by a run directory, or by a checkpoint in one."""
+    return RunDirectory(path.parent.parent if path.suffix == ".ckpt" else path)
 
 
 def _fresh(root: Path) -> Path:
@@ -106,9 +218,3 @@ def _essence(cfg: Any) -> Any:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return {k: v for k, v in plain.items() if k not in IGNORED}
-
-
-def write_atomic(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    os.replace(temporary, path)

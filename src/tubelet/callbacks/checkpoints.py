@@ -1,69 +1,246 @@
-"""Checkpoints in the run directory: `last.ckpt` every few steps and at the end, `best.ckpt` by a validation metric."""
+"""Checkpoints in the run directory: `last.ckpt` every few steps and at the end, the one before it as `previous.ckpt`,
+`best.ckpt` by a validation metric, `step=N.ckpt` to keep.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lightning as L
+import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.distributed.checkpoint.api import CheckpointException
+
+from tubelet import storage
+from tubelet.callbacks.metrics_csv import MetricsCSV
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+
+class SaveError(RuntimeError):
+    """A checkpoint could not be written, on at least one rank; those before it are untouched."""
 
 
 class Checkpoints(Checkpoint):
-    """Args: every_n_steps: optimizer steps between two saves of last.ckpt; monitor: metric that best.ckpt follows, None
-    for no best.ckpt; mode: whether a large or a small value is good.
+    """Args: every_n_steps: optimizer steps between two saves of last.ckpt; keep_every_n_steps: between those that are
+    kept for good, None for none; monitor: metric that best.ckpt follows, None for no best.ckpt; mode: whether a large
+    or a small value is good.
 
-    A checkpoint is written to a temporary file, flushed to the disk and renamed: whenever a run is interrupted, either
-    the old one or the new one is there.
+    A save that fails, on a full disk say, is a warning, and is tried again after as many steps; only at the end of
+    training it is an error.
     """
 
     def __init__(
-        self, every_n_steps: int = 500, monitor: str | None = None, mode: Literal["min", "max"] = "max"
+        self,
+        every_n_steps: int = 500,
+        keep_every_n_steps: int | None = None,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "max",
     ) -> None:
+        if every_n_steps < 1 or (keep_every_n_steps is not None and keep_every_n_steps < 1):
+            raise ValueError(
+                f"callbacks.checkpoints: every_n_steps {every_n_steps} and keep_every_n_steps {keep_every_n_steps} "
+                "must be at least 1"
+            )
         self.every_n_steps = every_n_steps
+        self.keep_every_n_steps = keep_every_n_steps
         self.monitor = monitor
         self.mode = mode
         self.best: float | None = None
-        self._saved_step = 0
+        self._step = 0
+        self._due = False
+        self._metrics: dict[str, float] = {}
+        self._rows: int | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = _StreamedIO()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._step = trainer.global_step
+        # of the last step, should there be no further one
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         # global_step moves when an accumulated step is complete: never saves in the middle of one
-        step = trainer.global_step
-        if step != self._saved_step and step % self.every_n_steps == 0:
-            self._saved_step = step
-            save(trainer, "last.ckpt")
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            self._due = self._is_last(trainer) or self._step % self.every_n_steps == 0 or self._is_kept()
+
+    # The step's metrics are logged after `on_train_batch_end`: what is due is saved by the first hook after that, and
+    # before the validation, which a resumed run does again.
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._save_due(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save_due(trainer)
+        self._rows = _rows(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.monitor is None or trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        if self.monitor not in trainer.callback_metrics:
-            raise ValueError(
-                f"callbacks: monitor '{self.monitor}' is not logged; known: {sorted(trainer.callback_metrics)}"
-            )
-        value = float(trainer.callback_metrics[self.monitor])
-        if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
-            self.best = value
-            save(trainer, "best.ckpt")
+        if self.monitor is not None and trainer.state.fn == "fit":
+            self._follow(trainer, self.monitor)
+        self._rows = None
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        save(trainer, "last.ckpt")
+    def _follow(self, trainer: L.Trainer, monitor: str) -> None:
+        if monitor not in trainer.callback_metrics:
+            raise ValueError(f"callbacks: monitor '{monitor}' is not logged; known: {sorted(trainer.callback_metrics)}")
+        value, best = float(trainer.callback_metrics[monitor]), self.best
+        if best is None or (value > best if self.mode == "max" else value < best):
+            self.best = value
+            if not self._try_to_save(trainer, BEST):
+                self.best = best
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._due |= trainer.should_stop  # early
+        self._save_due(trainer)
+
+    def _save_due(self, trainer: L.Trainer) -> None:
+        if not self._due:
+            return
+        self._due = False
+        if self._is_kept():
+            self._try_to_save(trainer, f"step={self._step}.ckpt")
+        if self._is_last(trainer):
+            save(trainer, LAST)
+        else:
+            self._try_to_save(trainer, LAST)
+
+    def _is_last(self, trainer: L.Trainer) -> bool:
+        return trainer.should_stop or self._step >= trainer.max_steps
+
+    def _is_kept(self) -> bool:
+        return self.keep_every_n_steps is not None and self._step % self.keep_every_n_steps == 0
+
+    def _try_to_save(self, trainer: L.Trainer, name: str) -> bool:
+        try:
+            save(trainer, name)
+        except SaveError as error:
+            log.error("%s; training goes on and tries again in %d steps", error, self.every_n_steps)
+            for logger in trainer.loggers if trainer.is_global_zero else ():
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.alert(title="no checkpoint", text=str(error))
+            return False
+        return True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "saved_step": self._saved_step}
+        return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self._saved_step = state_dict["best"], state_dict["saved_step"]
+        self.best = state_dict["best"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        checkpoint["metrics_rows"] = _rows(trainer) if self._rows is None else self._rows
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._metrics = checkpoint["metrics"]
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, MetricsCSV):
+                logger.keep(checkpoint["metrics_rows"])
 
 
 def save(trainer: L.Trainer, name: str) -> Path:
-    """Save atomically under `checkpoints/name` of the run directory; every rank must call this."""
+    """Save under `checkpoints/name` of the run directory, as a whole or not at all; every rank must call this.
+
+    What last.ckpt was becomes previous.ckpt. Raises SaveError, on all ranks, if one of them could not write.
+    """
     path = Path(trainer.default_root_dir) / "checkpoints" / name
-    temporary = path.with_name(f".{name}.part")
-    trainer.save_checkpoint(temporary, weights_only=False)
-    if trainer.is_global_zero:
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    trainer.strategy.barrier("checkpoint renamed")
+    temporary = storage.part(path)
+
+    def write() -> None:
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+        except (Exception, CheckpointException):
+            trainer.strategy.barrier()  # where the ranks without an error wait, at the end of `save_checkpoint`
+            raise
+
+    def flush() -> dict[str, tuple[int, int]]:
+        """The checksums of the files that this rank wrote: of a sharded checkpoint, a directory."""
+        if not temporary.is_dir():
+            return {}
+        shards = sorted(temporary.glob(f"__{trainer.global_rank}_*"))
+        rest = [file for file in temporary.iterdir() if not file.name.startswith("__")]
+        files = shards + (rest if trainer.is_global_zero else [])
+        for file in files:
+            storage.flush(file)
+        return {file.name: storage.checksum(file) for file in files}
+
+    def publish() -> None:
+        if not trainer.is_global_zero:
+            return
+        if temporary.is_dir():
+            storage.seal(temporary, sums)
+        if name == LAST and path.exists():
+            storage.put(path, path.with_name(PREVIOUS))
+        storage.put(temporary, path)
+
+    try:
+        _together(trainer, path, write)
+        sums = _merged(_together(trainer, path, flush))
+        _together(trainer, path, publish)
+    except SaveError:
+        if trainer.is_global_zero:
+            with suppress(OSError):  # if it cannot be removed now, it is when the run is continued
+                storage.remove(temporary)
+        raise
     return path
+
+
+def _together(trainer: L.Trainer, path: Path, function: Callable[[], _T]) -> _T:
+    """What `function` returns; if it fails on one rank it fails on all, by SaveError where the disk is to blame."""
+    error: BaseException | None = None
+    try:
+        result = function()
+    except (Exception, CheckpointException) as caught:
+        error = caught
+    if trainer.strategy.reduce_boolean_decision(error is None, all=True):
+        return result
+    reason = None if error is None else _of_the_disk(error)
+    if error is not None and reason is None:
+        raise error
+    raise SaveError(f"cannot save {path}: {reason or 'another rank could not write'}") from error
+
+
+def _of_the_disk(error: BaseException) -> OSError | None:
+    """The OSError at its root: torch raises others while it handles that."""
+    seen: list[BaseException] = [error]
+    for each in seen:
+        if isinstance(each, OSError):
+            return each
+        failures = [caught for caught, _ in each.failures.values()] if isinstance(each, CheckpointException) else []
+        seen += [cause for cause in (each.__cause__, each.__context__, *failures) if cause is not None]
+    return None
+
+
+def _merged(sums: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Of all ranks."""
+    if not dist.is_initialized():
+        return sums
+    parts: list[dict[str, tuple[int, int]]] = [{}] * dist.get_world_size()
+    dist.all_gather_object(parts, sums)
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _rows(trainer: L.Trainer) -> int:
+    """Of metrics.csv."""
+    return sum(logger.rows for logger in trainer.loggers if isinstance(logger, MetricsCSV))
+
+
+class _StreamedIO(TorchCheckpointIO):
+    """Lightning's own makes the whole file in memory, twice, and does not flush it to the disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())

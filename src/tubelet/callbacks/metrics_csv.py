@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,21 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+log = logging.getLogger(__name__)
+
 
 class MetricsCSV(Logger):
-    """Rows are appended and flushed as they come; a new column rewrites the file (atomically)."""
+    """Rows are appended and flushed as they come; a new column rewrites the file (atomically). Rows that cannot be
+    written, on a full disk say, wait until they can.
+    """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path)
-        self.columns: list[str] = []
-        if self.path.exists():
-            self.columns = list(read_metrics(self.path))
+        rows = self._read()
+        self.columns = list(rows[0]) if rows else []
+        self.rows = len(rows)
+        self._waiting: list[dict[str, Any]] = []
 
     @property
     def name(self) -> str:
@@ -35,24 +42,45 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row = {"step": step, **metrics}
-        new = [name for name in row if name not in self.columns]
-        if new:
-            self._rewrite(self.columns + new, self._rows())
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
+        self._waiting.append({"step": step, **metrics})
+        self.rows += 1
+        try:
+            self._write()
+        except OSError as error:
+            if len(self._waiting) == 1:
+                log.warning("cannot write %s, its rows wait: %s", self.path, error)
+        else:
+            self._waiting.clear()
 
-    def forget_after(self, step: int) -> None:
-        """Drop the rows of steps that an interrupted run did after its last checkpoint: they will be done again."""
-        if self.columns:
-            self._rewrite(self.columns, [row for row in self._rows() if int(row["step"]) < step])
+    def keep(self, rows: int) -> None:
+        """Drop what an interrupted run logged after that many rows: it will be done again."""
+        kept = self._read()[:rows]
+        self.rows = len(kept)
+        self._rewrite(self.columns, kept)
 
-    def _rows(self) -> list[dict[str, str]]:
+    def _write(self) -> None:
+        names = dict.fromkeys(name for row in self._waiting for name in row)
+        if new := [name for name in names if name not in self.columns]:
+            self._rewrite(self.columns + new, self._read())
+        lines = io.StringIO()
+        csv.DictWriter(lines, self.columns).writerows(self._waiting)
+        data = lines.getvalue().encode()
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(end)
+                raise
+
+    def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
-            # a killed process may leave half a row at the end
-            return [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
+            lines = file.readlines()
+        # a killed process may leave half a row at the end
+        return list(csv.DictReader(line for line in lines if line.endswith("\n")))
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         temporary = self.path.with_name(f".{self.path.name}.part")

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from tubelet.storage import write_text
 
 
 def wandb_logger(
@@ -30,11 +33,11 @@ def wandb_logger(
     if mode == "auto":
         mode = "online" if _has_key() and os.environ.get("WANDB_MODE") != "offline" else "offline"
     id_file = run_dir / "wandb_id.txt"
-    if not id_file.exists():
-        id_file.write_text(secrets.token_hex(4))
+    if rank_zero_only.rank == 0 and not id_file.exists():  # the other ranks log nothing
+        write_text(id_file, secrets.token_hex(4))
     return WandbLogger(
         project=project, entity=entity, group=group, tags=tags, save_dir=str(run_dir), name=run_dir.name,
-        id=id_file.read_text().strip(), resume="allow", mode=mode, config=config,
+        id=id_file.read_text().strip() if id_file.exists() else None, resume="allow", mode=mode, config=config,
         settings=wandb.Settings(silent=mode == "offline", console="off"),
     )  # fmt: skip
 

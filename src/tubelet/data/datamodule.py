@@ -139,6 +139,22 @@ class VideoDataModule(L.LightningDataModule):
             if split in self.paths and split not in self.datasets:
                 self.datasets[split] = self._dataset(split, Manifest.read(self.paths[split]))
 
+    def state_dict(self) -> dict[str, int]:
+        """What the order of the samples depends on."""
+        return {"videos": len(self.datasets["train"]), "batch_size": self.batch_size, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Raises ValueError if the rest of an epoch would not be the rest of what the checkpoint had begun."""
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        names = {"videos": "the number of videos in data.train", "batch_size": "data.batch_size", "seed": "seed"}
+        for name, now in self.state_dict().items():
+            if now != state_dict[name]:
+                raise ValueError(
+                    f"{names[name]} is {now}, but was {state_dict[name]} in the run to continue: "
+                    "start a new one, with weights= from this one's checkpoint"
+                )
+
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps; what is left over of the last batch is dropped."""
@@ -214,10 +230,13 @@ class VideoDataModule(L.LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 travels, a quarter of the bytes; floats are made on the device."""
+        """uint8 travels, a quarter of the bytes; floats are made on the device: float32, also for a model in bfloat16
+        (its targets are exact), and float64 for one in that.
+        """
         if not len(batch):
             return batch
-        return replace(batch, clip=self.preprocess.normalise(batch.clip))
+        double = self.trainer is not None and self.trainer.precision == "64-true"
+        return replace(batch, clip=self.preprocess.normalise(batch.clip).to(torch.float64 if double else torch.float32))
 
     @property
     def _rank(self) -> int:

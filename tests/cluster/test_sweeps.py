@@ -1,0 +1,67 @@
+"""Four mask ratios: as a job array, and by Hydra's submitit launcher."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs import PATIENCE, Jobs
+from small_slurm import until
+
+from tubelet.sweep import collect
+
+RATIOS = "0.25,0.5,0.75,0.9"
+SMALL = ["encoder.image_size=32", "trainer.strategy=auto"]  # 16 positions: the four differ
+
+
+def table(path: Path) -> dict[str, str]:
+    """Ratio -> loss, of the runs that ended."""
+    with path.open() as file:
+        return {row["masking.ratio"]: row["val/loss"] for row in csv.DictReader(file) if row["val/loss"]}
+
+
+def test_an_array_of_four_ratios(jobs: Jobs) -> None:
+    """One of its tasks is requeued, alone."""
+    jobs.slow.touch()
+    array = jobs.submit("slurm/sweep.sbatch", f"masking.ratio={RATIOS}", *jobs.arguments, *SMALL)
+    until(lambda: len(list(jobs.directory.glob("runs/try/*/metrics.csv"))) == 4, PATIENCE, "four runs")
+    jobs.slurm.call("scancel", "--signal=USR1", f"{array.number}_2")
+    until(lambda: jobs.slurm.job(f"{array.number}_2")["Restarts"] == "1", PATIENCE, "another start of the third")
+    jobs.slow.unlink()
+    for task in range(4):
+        jobs.job(f"{array.number}_{task}").ended()
+    path = collect(jobs.directory / "runs/try")
+    assert path is not None
+    assert list(table(path)) == RATIOS.split(",")
+    assert [jobs.job(f"{array.number}_{task}")["Restarts"] for task in range(4)] == ["0", "0", "1", "0"]
+
+
+def test_as_many_values_as_tasks(jobs: Jobs) -> None:
+    array = jobs.submit("--array=0-1", "slurm/sweep.sbatch", f"masking.ratio={RATIOS}")
+    for task in range(2):
+        job = jobs.job(f"{array.number}_{task}")
+        job.ended("FAILED")
+        assert f"error: masking.ratio={RATIOS} has 4 values, --array has 2 tasks" in job.output
+
+
+def test_submitit(jobs: Jobs) -> None:
+    """Each job with two ranks on two nodes; one of them is told by submitit's signal that its time is up."""
+    jobs.slow.touch()
+    two_nodes = ["trainer.num_nodes=2", "hydra.launcher.nodes=2", "hydra.launcher.timeout_min=30"]
+    command = ["train.py", "-m", "hydra/launcher=submitit_slurm", f"masking.ratio={RATIOS}", *jobs.arguments]
+    launcher = subprocess.Popen(
+        [sys.executable, *command, "encoder.image_size=32", *two_nodes], cwd=jobs.directory,
+        env=jobs.slurm.env | jobs.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        until(lambda: len(list(jobs.directory.glob("runs/try/*/*/metrics.csv"))) == 4, PATIENCE, "four runs")
+        (array,) = {job.split("_")[0] for job in jobs.slurm.call("squeue", "-h", "-r", "-o", "%i").split()}
+        jobs.slurm.call("scancel", "--signal=USR2", f"{array}_1")
+        until(lambda: jobs.slurm.job(f"{array}_1")["Restarts"] == "1", PATIENCE, "another start of the second")
+        jobs.slow.unlink()
+        output, _ = launcher.communicate(timeout=PATIENCE)
+    finally:
+        launcher.kill()
+    assert launcher.returncode == 0, output
+    (sweep,) = jobs.directory.glob("runs/try/sweep_*/sweep.csv")
+    assert list(table(sweep)) == RATIOS.split(",")
