@@ -17,13 +17,13 @@ PATIENCE = 600
 """Seconds after which something hangs, however busy the machine is."""
 
 
-class Jobs:
-    """Submits from a directory that looks like a clone of the project, with the arguments of a tiny run before others:
-    180 steps on two ranks, a validation every 30, a checkpoint every 20. While there is a file `slow`, steps take time.
+class Clone:
+    """A directory that looks like a clone of the project, and the arguments of a tiny run in it: 180 steps, a validation
+    every 30, a checkpoint every 20. While there is a file `slow`, steps take time.
     """
 
-    def __init__(self, slurm: SmallSlurm, directory: Path, arguments: list[str]) -> None:
-        self.slurm, self.directory = slurm, directory
+    def __init__(self, directory: Path, arguments: list[str]) -> None:
+        self.directory = directory
         self.arguments = [argument for argument in arguments if argument != "logger=none"] + [
             "trainer.strategy=ddp", "trainer.max_epochs=60", "trainer.val_every_n_epochs=10",
             "callbacks.checkpoints.every_n_steps=20", "callbacks.throughput=null", "+callbacks.slow._target_=slow.Slow",
@@ -32,25 +32,10 @@ class Jobs:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": f"{ROOT / 'src'}:{Path(__file__).parent}",
             "OMP_NUM_THREADS": "1",
-            "MASTER_ADDR": "127.0.0.1",
         }
-        self.submitted: list[str] = []
         (directory / "slurm").mkdir(parents=True)  # but for the developer's own site.env
         for file in [ROOT / "train.py", ROOT / "conf", *ROOT.glob("slurm/*.sbatch"), *ROOT.glob("slurm/*.sh")]:
             (directory / file.relative_to(ROOT)).symlink_to(file)
-
-    def train(self, *overrides: str, options: tuple[str, ...] = ("--nodes=2",), logger: str = "none") -> Job:
-        return self.submit(*options, "slurm/pretrain.sbatch", *self.arguments, f"logger={logger}", *overrides)
-
-    def submit(self, *arguments: str) -> Job:
-        """What one says to sbatch."""
-        number = self.slurm.submit(*arguments, cwd=self.directory, **self.environment)
-        self.submitted.append(number)
-        return self.job(number)
-
-    def job(self, number: str) -> Job:
-        """Also of an array's task, "array_task"."""
-        return Job(self, number)
 
     @property
     def slow(self) -> Path:
@@ -71,6 +56,29 @@ class Jobs:
 
     def after_step(self, step: int) -> None:
         until(lambda: self.steps() >= step, PATIENCE, f"step {step}")
+
+
+class Jobs(Clone):
+    """Submitted from there to the small SLURM."""
+
+    def __init__(self, slurm: SmallSlurm, directory: Path, arguments: list[str]) -> None:
+        super().__init__(directory, arguments)
+        self.slurm = slurm
+        self.environment["MASTER_ADDR"] = "127.0.0.1"  # the names of its nodes are not known to the resolver
+        self.submitted: list[str] = []
+
+    def train(self, *overrides: str, options: tuple[str, ...] = ("--nodes=2",), logger: str = "none") -> Job:
+        return self.submit(*options, "slurm/pretrain.sbatch", *self.arguments, f"logger={logger}", *overrides)
+
+    def submit(self, *arguments: str) -> Job:
+        """What one says to sbatch."""
+        number = self.slurm.submit(*arguments, cwd=self.directory, **self.environment)
+        self.submitted.append(number)
+        return self.job(number)
+
+    def job(self, number: str) -> Job:
+        """Also of an array's task, "array_task"."""
+        return Job(self, number)
 
     def end(self) -> None:
         self.slurm.call("scancel", *self.submitted)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,10 +38,12 @@ class Requeue(Checkpoint):
     """Raises `Interrupted` on all ranks after the same step, which is saved as `last.ckpt`; in an evaluation, where
     nothing new is to be saved, on each rank by itself before its next batch.
 
-    A checkpoint callback, for those come after all others: whose state is then that of the finished step.
+    A checkpoint callback, for those come after all others: whose state is then that of the finished step. After
+    `timeout_minutes` a rank that does not answer is lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_minutes: float) -> None:
+        self._timeout = timedelta(minutes=timeout_minutes)
         self._step = 0
         self._group: Any = None
 
@@ -49,7 +52,7 @@ class Requeue(Checkpoint):
         trainer._signal_connector.register_signal_handlers = lambda: None
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo")  # between hosts: no device has to wait
+            self._group = dist.new_group(backend="gloo", timeout=self._timeout)  # between hosts: no device has to wait
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
