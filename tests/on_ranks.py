@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from tubelet import run
 from tubelet.callbacks.metrics_csv import read_metrics
+from tubelet.data.dataset import Batch
+from tubelet.methods.base import Plan, StepResult
+from tubelet.methods.pretraining import Pretraining
+from tubelet.models.mae import MaskedAutoencoder
+from tubelet.optim.adamw import AdamW
 
 
 def on_ranks(count: int, configs: list[DictConfig], check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -28,6 +35,24 @@ def on_ranks(count: int, configs: list[DictConfig], check: bool = True) -> subpr
     if check and ended.returncode:
         raise RuntimeError(ended.stdout + ended.stderr)
     return ended
+
+
+class Poisoned(Pretraining):
+    """In every third step the loss, or only the gradient, of the last rank's first batch is not finite."""
+
+    def __init__(
+        self, model: MaskedAutoencoder, model_config: dict[str, Any], optim: AdamW, plan: Plan, loss: bool = True
+    ) -> None:
+        super().__init__(model, model_config, optim, plan)
+        self.loss = loss
+
+    def step(self, batch: Batch) -> StepResult:
+        result = super().step(batch)
+        last_rank = self.global_rank == self.trainer.world_size - 1
+        if not self.training or self.results or self.global_step % 3 != 2 or not last_rank:
+            return result
+        zero = 0 * result.loss
+        return replace(result, loss=result.loss + (zero.log() - zero.log() if self.loss else zero.sqrt()))
 
 
 def newest(name: str) -> Path:

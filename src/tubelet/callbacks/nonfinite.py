@@ -56,10 +56,7 @@ class NonFinite(L.Callback):
         if not pl_module.step_is_complete:
             return
         finite = pl_module.grad_norm.isfinite().to("cpu", non_blocking=True)
-        copied = None
-        if pl_module.device.type == "cuda":
-            copied = torch.cuda.Event()
-            copied.record()
+        copied = _event(pl_module.device)
         losses = [result["loss"] for result in pl_module.results]
         self._waiting.append(Step(trainer.global_step - 1, finite, copied, losses, self._lines))
         self._lines = []
@@ -108,6 +105,15 @@ class NonFinite(L.Callback):
                 f"The videos of its batch are listed in {file}. (resume=auto trainer.skip_nonfinite={self.skipped} "
                 f"goes on without this step.)"
             )
+
+
+def _event(device: torch.device) -> torch.cuda.Event | None:
+    """Reached by a GPU when it has done what is queued so far."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
 
 
 def _of_all_ranks(rows: list[Any]) -> list[Any]:
