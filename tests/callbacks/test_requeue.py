@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -122,7 +123,7 @@ def test_under_slurm_the_job_is_requeued_and_waits_for_its_end(
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo not allowed >&2; exit 1", "no requeueing (not allowed); if SLURM does not start job 13 again, run"),
+        ("echo not allowed >&2; exit 1", "job 13 cannot be requeued (not allowed): run"),
         ("", "job 13 goes on, though it was to be requeued; once it has ended, run"),
     ],
 )
@@ -132,5 +133,20 @@ def test_what_slurm_does_not_requeue_says_how_to_go_on(
 ) -> None:  # fmt: skip
     scontrol(tmp_path, monkeypatch, script)
     monkeypatch.setattr(requeue, "PATIENCE", 0.5)
+    monkeypatch.setattr(requeue, "IMPATIENCE", 0.5)
     assert stopped("train", 2) == requeue.TRY_AGAIN
     assert f"{message} the same command again with resume={only('try/*')}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("alone", "asks"), [(False, False), (True, True)])
+def test_a_rank_that_leaves_alone_does_not_rely_on_rank_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool, asks: bool
+) -> None:
+    """In a validation: rank 0 may have done its last batch, and wait for this one."""
+    scontrol(tmp_path, monkeypatch, f"touch {tmp_path}/asked; kill -TERM $PPID")
+    trainer = Mock(global_rank=1, world_size=2, default_root_dir=tmp_path)
+    monkeypatch.setattr(requeue, "PATIENCE", 0.5)
+    with pytest.raises(SystemExit) as stop, signals.all_noted():
+        requeue.leave(requeue.Interrupted(trainer, alone=alone))
+    assert (tmp_path / "asked").exists() == asks
+    assert stop.value.code == (0 if asks else requeue.TRY_AGAIN)

@@ -18,8 +18,8 @@ PATIENCE = 600
 
 
 class Clone:
-    """A directory that looks like a clone of the project, and the arguments of a tiny run in it: 180 steps, a validation
-    every 30, a checkpoint every 20. While there is a file `slow`, steps take time.
+    """A directory that looks like a clone of the project, and the arguments of a tiny run in it: 180 steps, validated
+    every 30, saved every 20. While there is a file `slow`, steps take time.
     """
 
     def __init__(self, directory: Path, arguments: list[str]) -> None:

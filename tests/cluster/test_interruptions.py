@@ -72,7 +72,7 @@ def test_requeued_by_somebody_else(jobs: Jobs, whole: Path) -> None:
     steps = jobs.steps()
     jobs.slow.unlink()
     job.ended()
-    assert f"stopped by SIGTERM after step {steps}" in job.output
+    assert f"stopped by SIGTERM after step {steps}: SLURM is ending job {job.number} already" in job.output
     assert_equal(jobs.run, whole)
 
 

@@ -1,4 +1,4 @@
-"""Steps as fast as possible on two nodes: where handlers that save at once hang, for the other rank is in a collective."""
+"""Steps as fast as possible on two nodes: there, handlers that save at once hang, the other rank in a collective."""
 
 from collections.abc import Callable
 from pathlib import Path

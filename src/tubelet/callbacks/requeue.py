@@ -13,33 +13,30 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import Checkpoint
 
 from tubelet import signals
 from tubelet.callbacks.checkpoints import LAST, save
 
 TRY_AGAIN = 75
 """Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
-PATIENCE = 120.0
-"""Seconds in which SLURM ends a job that it has agreed to requeue."""
+PATIENCE, IMPATIENCE = 120.0, 10.0
+"""Seconds in which SLURM ends a job that it has agreed to requeue, and one that it had agreed to before."""
 
 
 class Interrupted(Exception):
-    """A signal has come, and what is to be kept is saved."""
+    """A signal has come, and what is to be kept is saved. `alone`: other ranks may not have got so far."""
 
-    def __init__(self, trainer: L.Trainer) -> None:
+    def __init__(self, trainer: L.Trainer, alone: bool = False) -> None:
+        self.alone = alone and trainer.world_size > 1
         self.rank = trainer.global_rank
         self.run_dir = Path(trainer.default_root_dir)
         signal = signals.noted[0].name if signals.noted else "a signal to another rank"
         super().__init__(f"stopped by {signal} after step {trainer.global_step}")
 
 
-class Requeue(Checkpoint):
+class Requeue(L.Callback):
     """Raises `Interrupted` on all ranks after the same step, which is saved as `last.ckpt`; in an evaluation, where
-    nothing new is to be saved, on each rank by itself before its next batch.
-
-    A checkpoint callback, for those come after all others: whose state is then that of the finished step. After
-    `timeout_minutes` a rank that does not answer is lost.
+    nothing new is to be saved, on each rank by itself before its next batch. `timeout_minutes`: for the others' answer.
     """
 
     def __init__(self, timeout_minutes: float) -> None:
@@ -50,7 +47,17 @@ class Requeue(Checkpoint):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Lightning's own handlers start collectives amid others, and every step it synchronises to ask for them
         trainer._signal_connector.register_signal_handlers = lambda: None
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        loop = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None
+        # Lightning has no hook between the logging of a step and its wait for the next batch, which may be for ever:
+        # with the signal SLURM may have ended the loaders' workers
+        go_on = loop.on_advance_end
+
+        def on_advance_end(*arguments: Any) -> None:
+            self._after_batch(trainer)
+            go_on(*arguments)
+
+        loop.on_advance_end = on_advance_end
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo", timeout=self._timeout)  # between hosts: no device has to wait
 
@@ -59,20 +66,17 @@ class Requeue(Checkpoint):
         if self._agreed(trainer):
             raise Interrupted(trainer)
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+    def _after_batch(self, trainer: L.Trainer) -> None:
         if trainer.global_step == self._step:  # in the middle of an accumulated step
             return
         self._step = trainer.global_step
         if self._agreed(trainer):
-            # Lightning logs a step after this hook. It cannot be left to go on until then: with the signal SLURM may
-            # have ended the loaders' workers, for whose next batch it would wait
-            trainer._logger_connector.update_train_step_metrics()
             save(trainer, LAST)
             raise Interrupted(trainer)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         if signals.noted:
-            raise Interrupted(trainer)
+            raise Interrupted(trainer, alone=True)
 
     on_test_batch_start = on_validation_batch_start
 
@@ -92,18 +96,25 @@ def leave(interrupted: Interrupted) -> NoReturn:
     job = _slurm_job()
     if job is None:
         _end(interrupted, advice)
-    if interrupted.rank == 0:
+    if interrupted.alone or interrupted.rank == 0:  # alone: rank 0 may be waiting for this one for ever
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        if done.returncode:
-            reason = done.stderr.strip()
-            _end(interrupted, f"no requeueing ({reason}); if SLURM does not start job {job} again, {advice}")
-        print(f"{interrupted}: job {job} is requeued", file=sys.stderr)
-    end = time.monotonic() + PATIENCE
-    while signals.SIGTERM not in signals.noted:
-        if time.monotonic() > end:
-            _end(interrupted, f"job {job} goes on, though it was to be requeued; once it has ended, {advice}")
-        time.sleep(0.1)
+        if done.returncode == 0:
+            _say(interrupted, f"job {job} is requeued")
+        elif _ended_by_slurm(IMPATIENCE):
+            _say(interrupted, f"SLURM is ending job {job} already")
+        else:
+            _end(interrupted, f"job {job} cannot be requeued ({done.stderr.strip()}): {advice}")
+    if not _ended_by_slurm(PATIENCE):
+        _end(interrupted, f"job {job} goes on, though it was to be requeued; once it has ended, {advice}")
     sys.exit(0)
+
+
+def _ended_by_slurm(seconds: float) -> bool:
+    """Waits for the SIGTERM with which SLURM begins to end a job, if it has not come before."""
+    end = time.monotonic() + seconds
+    while signals.SIGTERM not in signals.noted and time.monotonic() < end:
+        time.sleep(0.1)
+    return signals.SIGTERM in signals.noted
 
 
 def _slurm_job() -> str | None:
@@ -113,7 +124,11 @@ def _slurm_job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
+def _say(interrupted: Interrupted, text: str) -> None:
+    if interrupted.alone or interrupted.rank == 0:
+        print(f"{interrupted}: {text}", file=sys.stderr)
+
+
 def _end(interrupted: Interrupted, advice: str) -> NoReturn:
-    if interrupted.rank == 0:
-        print(f"{interrupted}: {advice}", file=sys.stderr)
+    _say(interrupted, advice)
     sys.exit(TRY_AGAIN)
