@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from conftest import video_frame, write_video
+from small_videos import video_frame, write_video
 from tubelet.cli import app
 from tubelet.data import verify as verify_module
 from tubelet.data.manifest import Manifest
