@@ -45,7 +45,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "videos.csv"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_arguments(videos: Path) -> Callable[..., list[str]]:
     """What the command line says for the smallest model on `videos`.
 

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tubelet import run_directory
+from tubelet import run_directory, signals
 from tubelet.callbacks.metrics_csv import MetricsCSV
+from tubelet.callbacks.requeue import Interrupted, Requeue, leave
 from tubelet.config import check
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
@@ -29,31 +30,49 @@ from tubelet.masking import Mask, MaskGenerator
 from tubelet.methods.base import Method, Plan
 from tubelet.models.mae import MaskedAutoencoder
 from tubelet.optim.adamw import AdamW
-from tubelet.ranks import join
+from tubelet.ranks import Ranks, join
 from tubelet.run_directory import RunDirectory
 from tubelet.storage import write_text
 from tubelet.weights.load import start_from
 
 console = Console()
 # Lightning's advice does not fit: our sampler resumes in the middle of an epoch (tubelet/data/sampler.py)
-warnings.filterwarnings("ignore", message=".*(not resumable|does not have many workers|treespec|LeafSpec).*")
+_NEEDLESS = "not resumable|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+warnings.filterwarnings("ignore", message=f".*({_NEEDLESS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 CHOSEN = "TUBELET_CHOSEN"
 """Set by rank 0 for the ranks that Lightning launches: directory and checkpoint, as JSON."""
 
 
 def main(cfg: DictConfig) -> dict[str, float]:
-    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake."""
+    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake, and
+    SystemExit when a signal has stopped the run.
+    """
     check(cfg)
+    with signals.all_noted():
+        try:
+            return _run(cfg)
+        except Interrupted as interrupted:
+            leave(interrupted)
+
+
+def _run(cfg: DictConfig) -> dict[str, float]:
     started = perf_counter()
     run, checkpoint, finished = _directory(cfg)
     try:
         if finished:
             return _numbers(run)
+        if checkpoint is not None and checkpoint.is_dir() != (cfg.trainer.strategy == "fsdp"):
+            written = "with" if checkpoint.is_dir() else "without"
+            raise ValueError(
+                f"{checkpoint} was written {written} trainer.strategy=fsdp and cannot be continued otherwise; "
+                f"weights={run.path} starts a new run from it"
+            )
         torch.manual_seed(key(cfg.seed, "weights"))
         method, data, trainer = build(cfg, run.path)
         _print_essentials(cfg, method, data, trainer)
-        metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
+        with _ranks(cfg).naming_the_lost(f"run the same command again with resume={run.path}"):
+            metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
         if trainer.is_global_zero and not trainer.interrupted:
             _finish(cfg, run, trainer, metrics, perf_counter() - started)
         return metrics
@@ -80,7 +99,7 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
         accumulate=cfg.trainer.accumulate,
         run_dir=run_dir,
     )
-    join(cfg.trainer.accelerator).once_per_node(data.prepare_data)
+    _ranks(cfg).once_per_node(data.prepare_data)
     data.setup(cfg.stage)
     optim: AdamW = build_node(cfg.optim)
     plan = make_plan(cfg, data.steps_per_epoch)
@@ -90,10 +109,10 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     loggers = [MetricsCSV(run_dir / "metrics.csv")]
     loggers += [build_node(node)(run_dir=run_dir, config=resolved) for node in cfg.logger.values() if node]
-    callbacks = [build_node(node) for node in cfg.callbacks.values() if node]
+    callbacks = [*(build_node(node) for node in cfg.callbacks.values() if node), Requeue(cfg.trainer.timeout_minutes)]
     trainer: L.Trainer = build_node(cfg.trainer)(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
     FitLoop.replace(trainer)
-    join(cfg.trainer.accelerator).check(trainer.num_devices, trainer.num_nodes)
+    _ranks(cfg).check(trainer.num_devices, trainer.num_nodes)
     return method, data, trainer
 
 
@@ -105,15 +124,21 @@ def build_node(node: Any) -> Any:
 def make_plan(cfg: DictConfig, steps_per_epoch: int) -> Plan:
     """Steps come from the config and the data's size; asking Lightning for them would build the loaders too early."""
     steps_per_epoch = max(steps_per_epoch, 1)  # 0 where nothing is trained
-    steps = cfg.trainer.max_steps if cfg.trainer.max_steps > 0 else cfg.trainer.max_epochs * steps_per_epoch
+    steps = cfg.trainer.max_epochs * steps_per_epoch
+    if cfg.trainer.max_steps > 0:
+        steps = min(steps, cfg.trainer.max_steps)
     return Plan(steps, max(steps_per_epoch, 1), cfg.data.batch_size, cfg.seed)
+
+
+def _ranks(cfg: DictConfig) -> Ranks:
+    return join(cfg.trainer.accelerator, cfg.trainer.timeout_minutes)
 
 
 def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
     """The run directory, the checkpoint to continue from, and whether all is done: chosen, locked and announced by
     rank 0 alone, and the same on all ranks, whoever has started them.
     """
-    ranks = join(cfg.trainer.accelerator)
+    ranks = _ranks(cfg)
     if ranks.size == 1 and os.environ.get("LOCAL_RANK", "0") != "0" and CHOSEN in os.environ:
         path, checkpoint = json.loads(os.environ[CHOSEN])
         return RunDirectory(Path(path)), checkpoint and Path(checkpoint), False

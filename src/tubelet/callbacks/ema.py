@@ -12,6 +12,9 @@ class EMA(EMAWeightAveraging):
     While training goes on, the raw weights it goes on with are in the checkpoint too.
     """
 
+    averages_weights = True
+    """The config is refused where that cannot work: tubelet.config.combinations."""
+
     def __init__(self, decay: float = 0.9999) -> None:
         if not 0.0 < decay < 1.0:
             raise ValueError(f"callbacks.ema.decay must lie in (0, 1), got {decay}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 
 from tubelet.clip import ClipGrid
@@ -20,6 +21,7 @@ def impossible(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _bad_batch(config["data"], config["trainer"])
     yield from _missing_files(config["data"], config["stage"])
     yield from _bad_method(config)
+    yield from _bad_trainer(config)
     if config["resume"] not in (None, "auto") and not Path(config["resume"]).exists():
         yield "resume", f"no such file or directory: {config['resume']}"
 
@@ -64,6 +66,26 @@ def _bad_method(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "masking", "must be null, this method hides nothing"
     if config["stage"] == "fit" and config["weights"] is None and _argument(config["method"], "from_weights"):
         yield "weights", "a value is missing: the pretrained weights to start from (without any: method=scratch)"
+
+
+def _bad_trainer(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a strategy or a precision cannot do, or does not do well."""
+    trainer, callbacks = config["trainer"], (config["callbacks"] or {}).values()
+    sharded, precision = _argument(trainer, "strategy") == "fsdp", _argument(trainer, "precision")
+    accelerator = _argument(trainer, "accelerator")
+    averages = any(getattr(target_of(node["_target_"]), "averages_weights", False) for node in callbacks if node)
+    if precision == "16-mixed" and (accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())):
+        yield "trainer.precision", "16-mixed needs a GPU; a CPU has 32-true, bf16-mixed and bf16-true"
+    if precision == "16-mixed" and sharded:
+        yield "trainer.precision", "16-mixed does not go with trainer.strategy=fsdp: take bf16-mixed"
+    if precision == "bf16-true" and averages:
+        yield "callbacks.ema", "the steps of an average are too small for the weights of trainer.precision=bf16-true"
+    if sharded and averages:
+        yield "callbacks.ema", "cannot average the sharded weights of trainer.strategy=fsdp: take ddp"
+    if sharded and getattr(target_of(config["method"]["_target_"]), "frozen", False):
+        yield "trainer.strategy", "fsdp has nothing to gain from a frozen encoder: probe with ddp"
+    if config["stage"] == "fit" and config["encoder"].get("pooler_dim") is not None:
+        yield "encoder.pooler_dim", "must be null, no method trains the pooler"
 
 
 def _missing_files(data: dict[str, Any], stage: str) -> Iterator[tuple[str, str]]:

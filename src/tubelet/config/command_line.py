@@ -31,13 +31,17 @@ from tubelet.config.values import parameters_of, target_of
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Around the main function of a program: `sys.exit(2)` with a message where `explain` knows one."""
+    """Around the main function of a program: a message and `sys.exit(2)` where `explain` knows one, `sys.exit(1)` where
+    a run says why it cannot go on.
+    """
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         yield
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints every error in its own way and exits with 1
     try:
         yield
+    except FloatingPointError as error:  # of tubelet.callbacks.nonfinite
+        _refuse(str(error), status=1)
     except Exception as error:
         message = explain(error)
         if message is None:
@@ -129,6 +133,6 @@ def _raised_by_tubelet(error: BaseException) -> bool:
     return bool(frames) and str(frames[-1].f_globals.get("__name__")).partition(".")[0] == "tubelet"
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str, status: int = 2) -> None:
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import lightning as L
@@ -25,6 +26,22 @@ from tubelet.data.worker import keep_memory
 from tubelet.masking import MaskGenerator
 
 log = logging.getLogger(__name__)
+
+
+class TrainingLoader(DataLoader):
+    """Counts the seconds spent waiting for its workers: `waited`."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            asked = perf_counter()
+            batch = next(batches, None)
+            self.waited += perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
 
 class EvaluationLoader(DataLoader):
@@ -188,7 +205,7 @@ class VideoDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, batches: TrainingBatches | EvaluationBatches) -> DataLoader:
         # torch limits each worker to one thread by itself; no sample depends on the workers' own random state
-        kind = DataLoader if split == "train" else EvaluationLoader
+        kind = TrainingLoader if split == "train" else EvaluationLoader
         return kind(
             self.datasets[split],
             batch_sampler=batches,
@@ -213,10 +230,13 @@ class VideoDataModule(L.LightningDataModule):
         return batch.to(device, non_blocking=True)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """uint8 travels, a quarter of the bytes; floats are made on the device."""
+        """uint8 travels, a quarter of the bytes; floats are made on the device: float32, also for a model in bfloat16
+        (its targets are exact), and float64 for one in that.
+        """
         if not len(batch):
             return batch
-        return replace(batch, clip=self.preprocess.normalise(batch.clip))
+        double = self.trainer is not None and self.trainer.precision == "64-true"
+        return replace(batch, clip=self.preprocess.normalise(batch.clip).to(torch.float64 if double else torch.float32))
 
     @property
     def _rank(self) -> int:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tubelet.clip import ClipGrid
 from tubelet.masking import Mask
@@ -46,7 +45,6 @@ class Encoder(nn.Module):
     in_channels: int
     num_prefix_tokens: int = 0
     needs_rectangle: bool = False
-    checkpoint_activations: bool = False
     blocks: nn.ModuleList
     norm: nn.Module
 
@@ -94,10 +92,7 @@ class Encoder(nn.Module):
         states: list[Tensor] = [x]
         attentions: list[Tensor] = []
         for block in blocks:
-            if self.checkpoint_activations and self.training:
-                x, weights = checkpoint(block, x, return_attentions, use_reentrant=False)
-            else:
-                x, weights = block(x, return_attentions)
+            x, weights = block(x, return_attentions)
             if return_hidden_states:
                 states.append(x)
             if return_attentions:

@@ -64,7 +64,7 @@ class DividedBlock(Block):
         self.temporal_attn = Attention(dim, num_heads, bias, attention_dropout, dropout)
         self.temporal_proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+    def compute(self, x: Tensor, return_attention: bool) -> tuple[Tensor, Tensor | None]:
         cls, patches = x[:, :1], x[:, 1:].unflatten(1, (self.t, -1))  # [B,1,D], [B,t,S,D]
 
         tracks = patches.transpose(1, 2).flatten(0, 1)  # [B*S,t,D]
@@ -93,7 +93,6 @@ class TimeSformer(Encoder):
         attention_type: see the top of this file; "space_only" has no time positions.
         drop_path: rate of the last block, rising linearly from 0 at the first.
         init_std: deviation of the initial weights.
-        checkpoint_activations: recompute each block in the backward pass to save memory.
     """
 
     num_prefix_tokens = 1
@@ -116,7 +115,6 @@ class TimeSformer(Encoder):
         attention_dropout: float = 0.0,
         drop_path: float = 0.0,
         init_std: float = 0.02,
-        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         if attention_type not in ("divided_space_time", "joint_space_time", "space_only"):
@@ -129,7 +127,6 @@ class TimeSformer(Encoder):
         self.in_channels = in_channels
         self.attention_type = attention_type
         self.needs_rectangle = attention_type != "joint_space_time"
-        self.checkpoint_activations = checkpoint_activations
         self.patch_embed = TubeletEmbedding(self.grid, in_channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid.h * self.grid.w, dim))

@@ -35,7 +35,6 @@ class VideoViT(Encoder):
         drop_path: rate of the last block, rising linearly from 0 at the first.
         layer_scale: initial value of layer scale, 0 for none.
         cosine_attention: attention by cosine similarity (VideoMAEv2).
-        checkpoint_activations: recompute each block in the backward pass to save memory.
     """
 
     def __init__(
@@ -59,13 +58,11 @@ class VideoViT(Encoder):
         drop_path: float = 0.0,
         layer_scale: float = 0.0,
         cosine_attention: bool = False,
-        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.grid = ClipGrid(num_frames, *sides(image_size), tubelet_size, patch_size)
         self.dim = dim
         self.in_channels = in_channels
-        self.checkpoint_activations = checkpoint_activations
         self.patch_embed = TubeletEmbedding(self.grid, in_channels, dim)
         if position == "learned":
             self.positions = nn.Parameter(torch.zeros(1, self.grid.N, dim))

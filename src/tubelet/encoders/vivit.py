@@ -47,7 +47,6 @@ class ViViT(Encoder):
         drop_path: rate of the last block, rising linearly from 0 at the first.
         init_std: deviation of the initial weights.
         pooler_dim, pooler_act: width and activation of `pooler`, which the bare published model has; None: no pooler.
-        checkpoint_activations: recompute each block in the backward pass to save memory.
     """
 
     num_prefix_tokens = 1
@@ -72,13 +71,11 @@ class ViViT(Encoder):
         init_std: float = 0.02,
         pooler_dim: int | None = None,
         pooler_act: str = "tanh",
-        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.grid = ClipGrid(num_frames, *sides(image_size), tubelet_size, patch_size)
         self.dim = dim
         self.in_channels = in_channels
-        self.checkpoint_activations = checkpoint_activations
         self.patch_embed = TubeletEmbedding(self.grid, in_channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid.N, dim))
@@ -138,14 +135,12 @@ class FactorisedViViT(Encoder):
         attention_dropout: float = 0.0,
         drop_path: float = 0.0,
         init_std: float = 0.02,
-        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.grid = ClipGrid(num_frames, *sides(image_size), tubelet_size, patch_size)
         self.dim = dim
         self.depth = depth
         self.in_channels = in_channels
-        self.checkpoint_activations = checkpoint_activations
         self.patch_embed = TubeletEmbedding(self.grid, in_channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.time_cls_token = nn.Parameter(torch.zeros(1, 1, dim))

@@ -31,12 +31,13 @@ class Reconstruction(NamedTuple):
 def reconstruct(model: MaskedAutoencoder, clip: Tensor, mask: Mask) -> Reconstruction:
     """clip: normalised float [B,C,T,H,W]. Visible tubelets are shown as they are in all three."""
     pixels = model(clip, mask).pixels.float()  # [B,M,P]
+    clip = clip.float()
     if model.norm_pix_loss:
         truth = model.hidden_pixels(clip, mask)  # [B,M,p,C]
         patches = pixels.unflatten(2, truth.shape[2:])
         patches = patches * (truth.std(2, keepdim=True) + 1e-6) + truth.mean(2, keepdim=True)
         pixels = patches.flatten(2)
-    original = model.preprocess.denormalise(clip.float())
+    original = model.preprocess.denormalise(clip)
     masked = _fill(model, original, mask, torch.full_like(pixels, GREY))
     reconstructed = _fill(model, original, mask, pixels)
     original, masked, reconstructed = (v.clamp(0, 1).movedim(1, -1) for v in (original, masked, reconstructed))

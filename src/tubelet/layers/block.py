@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from tubelet.layers.attention import Attention, Bias
 
@@ -42,8 +42,35 @@ class Mlp(nn.Module):
         return self.dropout(self.fc2(hidden))
 
 
+class DropPath(nn.Module):
+    """Drops the branch x of some clips (stochastic depth, https://arxiv.org/abs/1603.09382), as timm's does: each with
+    probability `rate`, while training, and scales up the others.
+
+    Here the rate is a tensor: one compiled graph serves every block, each of which has another rate.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.drops = rate > 0
+        self.register_buffer("keep", torch.tensor(1.0 - rate), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.drops or not self.training:
+            return x
+        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(self.keep)  # [B,1,...]
+        return x * (kept / self.keep.to(x.dtype))
+
+
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); branches optionally scaled (layer scale) and dropped."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); branches optionally scaled (layer scale) and dropped.
+
+    Two switches for training, which change no result: with `checkpoint_activations` only the block's input is kept, and
+    the rest computed again in the backward pass, with the same random numbers; with `compiled` torch compiles the
+    block, once for all of the same sizes. A subclass overrides `compute`.
+    """
+
+    checkpoint_activations = False
+    compiled = False
 
     def __init__(
         self,
@@ -70,11 +97,32 @@ class Block(nn.Module):
         self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
 
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        if not self.training:
+            return self.compute(x, return_attention)
+        # the function, not the module: names in checkpoints stay, and hooks (FSDP2's) run outside the graph
+        kind = type(self)
+        compute = _compiled(kind) if self.compiled else kind.compute  # type: ignore[arg-type]
+        if self.checkpoint_activations:
+            return checkpoint(compute, self, x, return_attention, use_reentrant=False)
+        return compute(self, x, return_attention)
+
+    def compute(self, x: Tensor, return_attention: bool) -> tuple[Tensor, Tensor | None]:
         branch, weights = self.attn(self.norm1(x), return_attention)
         x = x + self.drop_path(branch if self.gamma_1 is None else self.gamma_1 * branch)
         branch = self.mlp(self.norm2(x))
         x = x + self.drop_path(branch if self.gamma_2 is None else self.gamma_2 * branch)
         return x, weights
+
+
+def blocks_of(model: nn.Module) -> list[Block]:
+    """Every block of a model: of encoder, decoder and pools."""
+    return [part for part in model.modules() if isinstance(part, Block)]
+
+
+@cache
+def _compiled(kind: type[Block]) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """Static shapes: a run trains with few of them."""
+    return torch.compile(kind.compute, dynamic=False)
 
 
 def init_normal(module: nn.Module, std: float) -> None:

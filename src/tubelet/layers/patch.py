@@ -47,4 +47,5 @@ class TubeletEmbedding(nn.Module):
 
     def forward(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
         tubelets = take(cut(clip, self.grid), visible)  # [B,V,C,p0,p1,p2]
-        return F.linear(tubelets.flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+        weight = self.proj.weight.flatten(1)
+        return F.linear(tubelets.flatten(2).to(weight.dtype), weight, self.proj.bias)

@@ -11,9 +11,12 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from tubelet.data.dataset import Batch
 from tubelet.data.randomness import key
+from tubelet.methods.sharding import keep_whole, shard
 from tubelet.optim.adamw import AdamW
 
 
@@ -24,6 +27,9 @@ class StepResult:
     loss: Tensor
     clips: int
     metrics: dict[str, Tensor] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Tensor]:
+        return {"loss": self.loss.detach(), **self.metrics}
 
 
 @dataclass(frozen=True)
@@ -44,31 +50,59 @@ class Method(L.LightningModule):
     masked = False
     """Whether it hides tokens, and so needs `masking`."""
 
+    frozen = False
+    """Whether it leaves the model as it is and trains something on top."""
+
     def __init__(self, model: nn.Module, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
         super().__init__()
         self.model = model
         self.model_config = model_config
         self.optim = optim
         self.plan = plan
+        self.results: list[dict[str, Tensor]] = []  # of the batches accumulated so far
+        self.grad_norm = torch.zeros(())  # of the last step, before clipping
+
+    def configure_model(self) -> None:
+        """Shards the model if the strategy has a mesh of devices. Lightning calls this more than once."""
+        if self.device_mesh is not None and not isinstance(self.model, FSDPModule):
+            shard(self.model, self.device_mesh["data_parallel"])
 
     def step(self, batch: Batch) -> StepResult:
         raise NotImplementedError
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         result = self.step(batch)
-        self._log("train", result)
+        self.results.append(result.values())
         return result.loss
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self._log("val", self.step(batch))
+    @property
+    def step_is_complete(self) -> bool:
+        """Whether the batches of `results` make an optimizer step."""
+        return len(self.results) == self.trainer.accumulate_grad_batches
 
-    def _log(self, stage: str, result: StepResult) -> None:
-        values = {f"{stage}/loss": result.loss.detach()} | {f"{stage}/{k}": v for k, v in result.metrics.items()}
-        training = stage == "train"
-        self.log_dict(
-            values, on_step=training, on_epoch=not training, batch_size=result.clips, sync_dist=not training,
-            prog_bar=True,
-        )  # fmt: skip
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Log the mean over accumulated batches and ranks; steps that are not logged reduce nothing."""
+        if not self.step_is_complete:
+            return
+        if self.global_step % self.trainer.log_every_n_steps == 0 or self.trainer.should_stop:
+            for name in self.results[0]:
+                mean = torch.stack([values[name] for values in self.results]).mean()
+                self.log(f"train/{name}", self.trainer.strategy.reduce(mean, reduce_op="mean"), prog_bar=True)
+        self.results.clear()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        result = self.step(batch)
+        values = {f"val/{name}": value for name, value in result.values().items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=result.clips, sync_dist=True, prog_bar=True)
+
+    def on_validation_start(self) -> None:
+        keep_whole(self.model, True)
+
+    def on_validation_end(self) -> None:
+        keep_whole(self.model, False)
+
+    def on_test_start(self) -> None:
+        keep_whole(self.model, True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optim.build(self.model)
@@ -82,11 +116,19 @@ class Method(L.LightningModule):
         self.log("lr", lr, prog_bar=True)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        """Clip, and see to it that no update is made if the gradient is not finite: see tubelet.callbacks.nonfinite."""
+        scaler = self.trainer.scaler
+        if scaler is not None:
+            scaler.unscale_(optimizer)  # Lightning leaves that to a fused optimizer's step
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         if self.optim.clip_grad is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
+        if scaler is None:  # which does the same
+            optimizer.found_inf = (~norm.isfinite()).float()  # read on the device: the host need not wait for it
+        self.grad_norm = norm
         self.log("grad_norm", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ class Probe(Classification):
     one, before the first validation of the head nearest to factor 1.
     """
 
+    frozen = True
     best: Tensor
 
     def __init__(
@@ -97,7 +98,7 @@ class Probe(Classification):
         for head, factor in zip(self.heads, self.lr_factors, strict=True):
             for group in parameter_groups(head, self.optim.weight_decay):
                 groups.append({**group, "lr_scale": factor})
-        return torch.optim.AdamW(groups, lr=self.optim.base_lr, betas=(self.optim.betas[0], self.optim.betas[1]))
+        return self.optim.of(groups)
 
     def step(self, batch: Batch) -> StepResult:
         batch, target, smoothing = self._mix(batch) if self.training else (batch, batch.label, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,6 +87,11 @@ class VideoClassifier(nn.Module):
         self, logits: Tensor, label: Tensor, label_smoothing: float = 0.0, class_weight: Tensor | None = None
     ) -> Tensor:
         """Cross-entropy with class numbers [B] or mixed labels [B,num_classes]; mean squared error for one class."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.num_classes == 1:
-            return F.mse_loss(logits.flatten().float(), label.flatten().float())
-        return F.cross_entropy(logits.float(), label, class_weight, label_smoothing=label_smoothing)
+            return F.mse_loss(logits.flatten(), label.flatten().to(logits.dtype))
+        if label.is_floating_point():
+            label = label.to(logits.dtype)
+        if class_weight is not None:
+            class_weight = class_weight.to(logits.dtype)
+        return F.cross_entropy(logits, label, class_weight, label_smoothing=label_smoothing)

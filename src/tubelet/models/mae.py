@@ -133,17 +133,18 @@ class MaskedAutoencoder(nn.Module):
         visible = self.encoder(clip, mask)  # [B,prefix+V,E]
         pixels = self.decoder(self.encoder_to_decoder(visible), self.mask_token, mask)  # [B,M,P]
         target = self.target(clip, mask)
-        return MAEOutput(F.mse_loss(pixels.float(), target), pixels, target)
+        return MAEOutput(F.mse_loss(pixels.to(target.dtype), target), pixels, target)
 
     @torch.no_grad()
     def target(self, clip: Tensor, mask: Mask) -> Tensor:
-        """What the decoder should say, float32 [B,M,P]."""
+        """What the decoder should say, float32 [B,M,P]; float64 of a float64 clip."""
         hidden = self.hidden_pixels(clip, mask)  # [B,M,p,C]
         return (self.normalise_patches(hidden) if self.norm_pix_loss else hidden).flatten(2)
 
     def hidden_pixels(self, clip: Tensor, mask: Mask) -> Tensor:
-        """The hidden tubelets in [0, 1], float32 [B,M,p,C], p = tubelet * patch * patch."""
-        tubelets = take(cut(clip, self.grid), mask.hidden).float()  # [B,M,C,p0,p1,p2]
+        """The hidden tubelets in [0, 1], [B,M,p,C], p = tubelet * patch * patch; float32, or float64 as the clip."""
+        tubelets = take(cut(clip, self.grid), mask.hidden)  # [B,M,C,p0,p1,p2]
+        tubelets = tubelets.to(torch.promote_types(clip.dtype, torch.float32))
         return self.preprocess.denormalise(tubelets, channel_dim=2).flatten(3).transpose(2, 3)
 
     @staticmethod

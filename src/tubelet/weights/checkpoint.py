@@ -15,7 +15,7 @@ def find(directory: Path) -> Path | None:
     """The checkpoint to use of a run directory: the best if it was kept, else the last; None if it is no run."""
     for name in ("best.ckpt", "last.ckpt", "previous.ckpt"):
         path = directory / "checkpoints" / name
-        if path.is_file():
+        if path.exists():
             return path
     return None
 

@@ -16,6 +16,7 @@ from tubelet.weights import checkpoint, huggingface, mcg_nju
 from tubelet.weights.build import Node, arguments, build, class_of
 from tubelet.weights.overrides import override
 from tubelet.weights.place import Report, place
+from tubelet.weights.sharded import is_sharded, read_sharded
 from tubelet.weights.source import Source, State, read_torch_file
 from tubelet.weights.timm_vit import inflate
 
@@ -73,15 +74,15 @@ def start_from(model: Model, path: str | Path, new_task: bool = True) -> Report:
 def read(path: str | Path) -> Source:
     """What a file or directory holds. Raises ValueError if there is none, or it is of no known kind."""
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() and not is_sharded(path):
         if (path / "config.json").is_file():
             return huggingface.read(path)
         if (found := checkpoint.find(path)) is None:
             raise ValueError(f"{path} holds neither config.json nor checkpoints/best.ckpt or checkpoints/last.ckpt")
         path = found
-    if not path.is_file():
+    if not path.exists():
         return huggingface.read(huggingface.download(_hub_id(path)))
-    contents = read_torch_file(path)
+    contents = read_sharded(path) if path.is_dir() else read_torch_file(path)
     reader = checkpoint if checkpoint.is_ours(contents) else mcg_nju
     return reader.from_contents(path, contents)
 

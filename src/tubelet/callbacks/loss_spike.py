@@ -1,0 +1,66 @@
+"""Tells when the training loss jumps: in the log, and as an alert of W&B."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from statistics import median
+from typing import Any
+
+import lightning as L
+
+log = logging.getLogger(__name__)
+_SIGMA = 1.4826  # deviations of a normal distribution in its median absolute deviation
+_FLOOR = 0.01  # of the median: what a loss that hardly moves is allowed at least
+
+
+class LossSpike(L.Callback):
+    """Compares every logged train/loss with the `window` before it: a spike is more than `threshold` deviations above
+    their median. It is told once, until the loss is back below that.
+    """
+
+    def __init__(self, window: int = 50, threshold: float = 10.0) -> None:
+        if window < 2 or threshold <= 0:
+            raise ValueError(
+                f"callbacks.loss_spike: window must be at least 2 and threshold positive, got {window} and {threshold}"
+            )
+        self.window, self.threshold = window, threshold
+        self._losses: deque[float] = deque(maxlen=window)
+        self._told = False
+        self._step = 0
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """By then the loss of the last step has been logged, if it was its turn."""
+        step = trainer.global_step
+        if step == self._step or step % trainer.log_every_n_steps or "train/loss" not in trainer.callback_metrics:
+            return
+        self._step = step
+        loss = float(trainer.callback_metrics["train/loss"])
+        if math.isfinite(loss):  # else see tubelet.callbacks.nonfinite
+            self._compare(trainer, step - 1, loss)
+
+    def _compare(self, trainer: L.Trainer, step: int, loss: float) -> None:
+        if len(self._losses) == self.window:
+            middle = median(self._losses)
+            deviation = max(_SIGMA * median(abs(x - middle) for x in self._losses), _FLOOR * abs(middle))
+            spike = loss > middle + self.threshold * deviation
+            if spike and not self._told and trainer.is_global_zero:
+                _tell(f"train/loss is {loss:.4g} at step {step}; the median of {self.window} rows was {middle:.4g}")
+            self._told = spike
+        self._losses.append(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": list(self._losses), "told": self._told, "step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._losses.extend(state_dict["losses"])
+        self._told, self._step = state_dict["told"], state_dict["step"]
+
+
+def _tell(text: str) -> None:
+    import wandb
+
+    log.warning(text)
+    if wandb.run is not None:
+        wandb.run.alert(title="loss spike", text=text)
