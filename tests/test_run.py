@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +157,3 @@ def test_a_refused_config_leaves_no_directory(videos: Path) -> None:
     with pytest.raises(ValueError, match=r"masking\.ratio"):
         run.main(config(videos, "masking.ratio=0.01"))
     assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize(("epochs", "steps", "total"), [(3, -1, 15), (3, 7, 7), (1, 7, 5)])
-def test_epochs_or_steps_whichever_are_fewer(tiny: Callable[..., DictConfig], epochs: int, steps: int, total: int):
-    plan = run.make_plan(tiny(f"trainer.max_epochs={epochs}", f"trainer.max_steps={steps}"), steps_per_epoch=5)
-    assert plan.total_steps == total

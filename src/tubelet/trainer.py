@@ -40,8 +40,8 @@ def build_trainer(
     val_every_n_epochs: int = 1,
     log_every_n_steps: int = 10,
 ) -> L.Trainer:
-    """`max_epochs` or, if not -1, `max_steps` optimizer steps, whichever are fewer: `run` makes the plan of them and of
-    the data's size. `accumulate` micro-batches make a step. docs/training.md explains every key.
+    """`max_steps` counts optimizer steps and, if not -1, replaces `max_epochs`: `run` makes the plan of them and of the
+    data's size. `accumulate` micro-batches make a step. docs/training.md explains every key.
 
     Our sampler deals the samples to the ranks, so Lightning must not replace it; gradients are clipped by the method.
     """
