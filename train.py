@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import hydra
-from omegaconf import DictConfig
+from tubelet import signals
 
-from tubelet import run
-from tubelet.config import user_errors
+signals.note(*signals.WARNINGS)  # the imports below take seconds, in which one may come
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from tubelet import run  # noqa: E402
+from tubelet.config import user_errors  # noqa: E402
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -65,7 +65,7 @@ def test_the_trainer_counts_on_as_many_as_were_started() -> None:
 def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
-    ranks = join.__wrapped__("cpu")
+    ranks = join.__wrapped__("cpu", 1.0)
     assert (ranks.rank, ranks.size, ranks.launched) == (0, 1, False)
     assert ranks.from_first(lambda: 5) == 5
 
@@ -76,4 +76,4 @@ def test_slurm_settings_that_will_not_do(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     with pytest.raises(ValueError, match="ntasks-per-node"):
-        join.__wrapped__("cpu")
+        join.__wrapped__("cpu", 1.0)

@@ -6,7 +6,8 @@ Lightning's own launcher needs none of it: there rank 0 starts the others when a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -15,8 +16,14 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
+from tubelet.pulse import Pulse
+
 TIMEOUT = timedelta(minutes=30)
-"""For the ranks to find each other, and for every collective after that; Lightning's default."""
+"""For the ranks to find each other, and to wait while one of them prepares data; Lightning's default."""
+
+
+class LostRank(RuntimeError):
+    """A collective failed because ranks are no longer there."""
 
 
 class Ranks:
@@ -25,10 +32,16 @@ class Ranks:
     """
 
     def __init__(
-        self, rank: int = 0, size: int = 1, local_rank: int = 0, store: dist.Store | None = None, launched: bool = False
+        self,
+        rank: int = 0,
+        size: int = 1,
+        local_rank: int = 0,
+        store: dist.Store | None = None,
+        launched: bool = False,
+        pulse: Pulse | None = None,
     ) -> None:
         self.rank, self.size, self.local_rank, self.launched = rank, size, local_rank, launched
-        self._store = store
+        self._store, self._pulse = store, pulse
         self._round = 0
 
     def from_first(self, function: Callable[[], Any]) -> Any:
@@ -48,6 +61,17 @@ class Ranks:
             )
         if not self.launched and nodes > 1:
             raise ValueError(f"trainer.num_nodes is {nodes}: start the processes by torchrun or srun")
+
+    @contextmanager
+    def naming_the_lost(self, advice: str) -> Iterator[None]:
+        """Around collectives. Raises LostRank, with the `advice`, if one fails for want of a rank."""
+        try:
+            yield
+        except RuntimeError as error:
+            failed = isinstance(error, dist.DistError) or "gloo" in str(error)  # which raises no error of its own type
+            if self._pulse and failed and (lost := self._pulse.lost()):
+                raise LostRank(f"no answer from {' and '.join(lost)}: {advice}") from error
+            raise
 
     def _agree(self, function: Callable[[], Any], calls: bool) -> list[Any]:
         """If one rank fails, all end: that one by its error, the others, with the same exit code, without a word."""
@@ -76,9 +100,9 @@ class Ranks:
 
 
 @cache
-def join(accelerator: str) -> Ranks:
+def join(accelerator: str, timeout_minutes: float) -> Ranks:
     """Find the other ranks. The process group is made here, as Lightning would make it a little later: it then takes
-    what is there. Raises ValueError if SLURM's settings will not do.
+    what is there. In it a collective may take `timeout_minutes`. Raises ValueError if SLURM's settings will not do.
     """
     environment: Any = None
     if TorchElasticEnvironment.detect():  # first: torchrun may run inside a SLURM job
@@ -95,5 +119,8 @@ def join(accelerator: str) -> Ranks:
     _ = environment.main_address, environment.main_port  # sets MASTER_ADDR and MASTER_PORT where they are not
     store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
     store.set_timeout(TIMEOUT)
-    dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=size)
-    return Ranks(rank, size, environment.local_rank(), dist.PrefixStore("tubelet", store))
+    timeout = timedelta(minutes=timeout_minutes)
+    group = dist.PrefixStore("group", store)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout)
+    mine = dist.PrefixStore("tubelet", store)
+    return Ranks(rank, size, environment.local_rank(), mine, launched=True, pulse=Pulse(store, rank, size))

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tubelet import run_directory
+from tubelet import run_directory, signals
 from tubelet.callbacks.metrics_csv import MetricsCSV
+from tubelet.callbacks.requeue import Interrupted, Requeue, leave
 from tubelet.config import check
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
@@ -29,7 +30,7 @@ from tubelet.masking import Mask, MaskGenerator
 from tubelet.methods.base import Method, Plan
 from tubelet.models.mae import MaskedAutoencoder
 from tubelet.optim.adamw import AdamW
-from tubelet.ranks import join
+from tubelet.ranks import Ranks, join
 from tubelet.run_directory import RunDirectory
 from tubelet.storage import write_text
 from tubelet.weights.load import start_from
@@ -44,8 +45,18 @@ CHOSEN = "TUBELET_CHOSEN"
 
 
 def main(cfg: DictConfig) -> dict[str, float]:
-    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake."""
+    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake, and
+    SystemExit when a signal has stopped the run.
+    """
     check(cfg)
+    with signals.all_noted():
+        try:
+            return _run(cfg)
+        except Interrupted as interrupted:
+            leave(interrupted)
+
+
+def _run(cfg: DictConfig) -> dict[str, float]:
     started = perf_counter()
     run, checkpoint, finished = _directory(cfg)
     try:
@@ -60,7 +71,8 @@ def main(cfg: DictConfig) -> dict[str, float]:
         torch.manual_seed(key(cfg.seed, "weights"))
         method, data, trainer = build(cfg, run.path)
         _print_essentials(cfg, method, data, trainer)
-        metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
+        with _ranks(cfg).naming_the_lost(f"run the same command again with resume={run.path}"):
+            metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
         if trainer.is_global_zero and not trainer.interrupted:
             _finish(cfg, run, trainer, metrics, perf_counter() - started)
         return metrics
@@ -87,7 +99,7 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
         accumulate=cfg.trainer.accumulate,
         run_dir=run_dir,
     )
-    join(cfg.trainer.accelerator).once_per_node(data.prepare_data)
+    _ranks(cfg).once_per_node(data.prepare_data)
     data.setup(cfg.stage)
     optim: AdamW = build_node(cfg.optim)
     plan = make_plan(cfg, data.steps_per_epoch)
@@ -97,10 +109,10 @@ def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Tr
     resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     loggers = [MetricsCSV(run_dir / "metrics.csv")]
     loggers += [build_node(node)(run_dir=run_dir, config=resolved) for node in cfg.logger.values() if node]
-    callbacks = [build_node(node) for node in cfg.callbacks.values() if node]
+    callbacks = [*(build_node(node) for node in cfg.callbacks.values() if node), Requeue(cfg.trainer.timeout_minutes)]
     trainer: L.Trainer = build_node(cfg.trainer)(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
     FitLoop.replace(trainer)
-    join(cfg.trainer.accelerator).check(trainer.num_devices, trainer.num_nodes)
+    _ranks(cfg).check(trainer.num_devices, trainer.num_nodes)
     return method, data, trainer
 
 
@@ -116,11 +128,15 @@ def make_plan(cfg: DictConfig, steps_per_epoch: int) -> Plan:
     return Plan(steps, max(steps_per_epoch, 1), cfg.data.batch_size, cfg.seed)
 
 
+def _ranks(cfg: DictConfig) -> Ranks:
+    return join(cfg.trainer.accelerator, cfg.trainer.timeout_minutes)
+
+
 def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
     """The run directory, the checkpoint to continue from, and whether all is done: chosen, locked and announced by
     rank 0 alone, and the same on all ranks, whoever has started them.
     """
-    ranks = join(cfg.trainer.accelerator)
+    ranks = _ranks(cfg)
     if ranks.size == 1 and os.environ.get("LOCAL_RANK", "0") != "0" and CHOSEN in os.environ:
         path, checkpoint = json.loads(os.environ[CHOSEN])
         return RunDirectory(Path(path)), checkpoint and Path(checkpoint), False

@@ -1,0 +1,136 @@
+"""A signal stops a run so that nothing is lost: the step is finished, all ranks save, SLURM starts the job again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+from tubelet import signals
+from tubelet.callbacks.checkpoints import LAST, save
+
+TRY_AGAIN = 75
+"""Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
+PATIENCE, IMPATIENCE = 120.0, 10.0
+"""Seconds in which SLURM ends a job that it has agreed to requeue, and one that it had agreed to before."""
+
+
+class Interrupted(Exception):
+    """A signal has come, and what is to be kept is saved. `alone`: other ranks may not have got so far."""
+
+    def __init__(self, trainer: L.Trainer, alone: bool = False) -> None:
+        self.alone = alone and trainer.world_size > 1
+        self.rank = trainer.global_rank
+        self.run_dir = Path(trainer.default_root_dir)
+        signal = signals.noted[0].name if signals.noted else "a signal to another rank"
+        super().__init__(f"stopped by {signal} after step {trainer.global_step}")
+
+
+class Requeue(L.Callback):
+    """Raises `Interrupted` on all ranks after the same step, which is saved as `last.ckpt`; in an evaluation, where
+    nothing new is to be saved, on each rank by itself before its next batch. `timeout_minutes`: for the others' answer.
+    """
+
+    def __init__(self, timeout_minutes: float) -> None:
+        self._timeout = timedelta(minutes=timeout_minutes)
+        self._step = 0
+        self._group: Any = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Lightning's own handlers start collectives amid others, and every step it synchronises to ask for them
+        trainer._signal_connector.register_signal_handlers = lambda: None
+        loop = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None
+        # Lightning has no hook between the logging of a step and its wait for the next batch, which may be for ever:
+        # with the signal SLURM may have ended the loaders' workers
+        go_on = loop.on_advance_end
+
+        def on_advance_end(*arguments: Any) -> None:
+            self._after_batch(trainer)
+            go_on(*arguments)
+
+        loop.on_advance_end = on_advance_end
+        if trainer.world_size > 1 and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo", timeout=self._timeout)  # between hosts: no device has to wait
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._step = trainer.global_step
+        if self._agreed(trainer):
+            raise Interrupted(trainer)
+
+    def _after_batch(self, trainer: L.Trainer) -> None:
+        if trainer.global_step == self._step:  # in the middle of an accumulated step
+            return
+        self._step = trainer.global_step
+        if self._agreed(trainer):
+            save(trainer, LAST)
+            raise Interrupted(trainer)
+
+    def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if signals.noted:
+            raise Interrupted(trainer, alone=True)
+
+    on_test_batch_start = on_validation_batch_start
+
+    def _agreed(self, trainer: L.Trainer) -> bool:
+        """Whether a signal has come to any rank."""
+        flag = torch.tensor([len(signals.noted)])
+        if trainer.world_size > 1:
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+        return bool(flag)
+
+
+def leave(interrupted: Interrupted) -> NoReturn:
+    """End the process: under SLURM once the job is requeued; else, and after Ctrl-C, with exit code 75 and a word on
+    how to go on.
+    """
+    advice = "run the same command again"
+    if (interrupted.run_dir / "checkpoints" / LAST).exists():
+        advice += f" with resume={interrupted.run_dir}"
+    job = _slurm_job()
+    if job is None or signals.SIGINT in signals.noted:  # whoever presses Ctrl-C wants it to end
+        _end(interrupted, advice)
+    if interrupted.alone or interrupted.rank == 0:  # alone: rank 0 may be waiting for this one for ever
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        if done.returncode == 0:
+            _say(interrupted, f"job {job} is requeued")
+        elif _ended_by_slurm(IMPATIENCE):
+            _say(interrupted, f"SLURM is ending job {job} already")
+        else:
+            _end(interrupted, f"job {job} cannot be requeued ({done.stderr.strip()}): {advice}")
+    if not _ended_by_slurm(PATIENCE):
+        _end(interrupted, f"job {job} goes on, though it was to be requeued; once it has ended, {advice}")
+    sys.exit(0)
+
+
+def _ended_by_slurm(seconds: float) -> bool:
+    """Waits for the SIGTERM with which SLURM begins to end a job, if it has not come before."""
+    end = time.monotonic() + seconds
+    while signals.SIGTERM not in signals.noted and time.monotonic() < end:
+        time.sleep(0.1)
+    return signals.SIGTERM in signals.noted
+
+
+def _slurm_job() -> str | None:
+    """As scontrol calls it."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def _say(interrupted: Interrupted, text: str) -> None:
+    if interrupted.alone or interrupted.rank == 0:
+        print(f"{interrupted}: {text}", file=sys.stderr)
+
+
+def _end(interrupted: Interrupted, advice: str) -> NoReturn:
+    _say(interrupted, advice)
+    sys.exit(TRY_AGAIN)
