@@ -25,8 +25,9 @@ CONF = str(Path(__file__).parents[1] / "conf")
 KILL, KILLS = "TEST_KILL", "kills.txt"
 PACE = "TEST_PACE"
 """Seconds that each batch takes longer, so that a random time is likely to lie within the training."""
-PLACES = ("forward", "backward", "updated", "writing", "between_renames", "saved", "validation", "validated",
-          "epoch_end", "epoch_start", "one_rank", "worker")  # fmt: skip
+PLACES = ("writing", "between_renames", "saved", "validation", "validated", "epoch_end", "epoch_start", "one_rank",
+          "worker", "forward", "backward", "updated")  # fmt: skip
+"""In the order in which a run comes by them once a step is done."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tubelet.run", "tubelet.callbacks.ema", "tubelet.data.demo", "wandb"])
@@ -58,6 +59,7 @@ class Killer(L.Callback):
                 note(place, self.step)
                 workers = multiprocessing.active_children()
                 os.kill(workers[self.step % len(workers)].pid or 0, signal.SIGKILL)
+                time.sleep(5)  # the loader's signal handler raises here, or else it will at the next batch
                 self.place = "nowhere"
         else:
             if self.trainer.global_rank == 0:
@@ -113,6 +115,15 @@ class Killer(L.Callback):
 
     def on_train_epoch_end(self, *_: Any) -> None:
         self.kill("epoch_end")
+
+
+class Recorder(L.Callback):
+    """Appends a line to seen.txt for every batch: the optimizer step it is of, and the videos."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, _: Any, batch: Any, *__: Any) -> None:
+        step = trainer.fit_loop.total_batch_idx // trainer.accumulate_grad_batches
+        with open("seen.txt", "a") as file:
+            file.write(" ".join(map(str, [step, *batch.index.tolist()])) + "\n")
 
 
 def note(place: str, step: int) -> None:

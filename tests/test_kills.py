@@ -31,7 +31,7 @@ def arguments(tiny_arguments: Callable[..., list[str]], videos: Path, tmp_path: 
 
 
 def moments(seed: int, ranks: int, workers: int, steps: int) -> list[str]:
-    """Every place once, in a random order of steps, as a run meets them; the checkpoints lie at even steps."""
+    """Every place once, at a random step, in the order in which a run comes by; the checkpoints lie at even steps."""
     draw = random.Random(seed)
     places = set(killing.PLACES) - ({"one_rank"} if ranks == 1 else set()) - ({"worker"} if workers == 0 else set())
     at_end_of_epoch, at_save = range(3, steps, 3), range(2, steps + 1, 2)
@@ -40,7 +40,7 @@ def moments(seed: int, ranks: int, workers: int, steps: int) -> list[str]:
         allowed = {"validation": at_end_of_epoch, "validated": at_end_of_epoch, "epoch_end": at_end_of_epoch,
                    "epoch_start": at_end_of_epoch, "writing": at_save[1:], "between_renames": at_save[1:],
                    "saved": at_save}.get(place, range(2, steps))  # fmt: skip
-        drawn.append((draw.choice(allowed), draw.random(), place))
+        drawn.append((draw.choice(allowed), killing.PLACES.index(place), place))
     return [f"{place}:{step}" for step, _, place in sorted(drawn)]
 
 
@@ -63,6 +63,51 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
         return [d for i, pair in enumerate(zip(a, b, strict=True)) for d in differences(*pair, f"{path}/{i}")]
     same = torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
     return [] if same else [path]
+
+
+def seen(folder: Path, steps: range) -> dict[int, list[int]]:
+    """The videos of some optimizer steps, over all ranks and accumulated batches."""
+    found: dict[int, list[int]] = {step: [] for step in steps}
+    for line in (folder / "seen.txt").read_text().splitlines():
+        step, *videos = map(int, line.split())
+        if step in found:
+            found[step] += videos
+    return {step: sorted(videos) for step, videos in found.items()}
+
+
+@pytest.mark.timeout(1200)
+def test_other_ranks_and_workers_see_the_samples_that_remain(arguments: list[str], tmp_path: Path) -> None:
+    """Killed in the middle of the second epoch, 3 steps each; trained on with other numbers."""
+    kinds = {  # ranks, workers, accumulated batches
+        "one": (1, 0, 2), "two": (2, 0, 2), "workers": (1, 2, 2), "all": (2, 2, 1),
+    }  # fmt: skip
+    jobs = {
+        kind: [*arguments, "trainer.max_steps=9", "encoder.drop_path=0", f"trainer.devices={ranks}",
+               f"trainer.strategy={'ddp' if ranks > 1 else 'auto'}", f"data.num_workers={workers}",
+               f"trainer.accumulate={accumulate}", "+callbacks.recorder={_target_: killing.Recorder}"]
+        for kind, (ranks, workers, accumulate) in kinds.items()
+    }  # fmt: skip
+
+    def go(kind: str, folder: Path, kill: str, *more: str) -> list[int | None]:
+        folder.mkdir(exist_ok=True)
+        return killing.Run(folder, [*jobs[kind], *more], kinds[kind][0], kill=kill).wait()
+
+    assert go("one", tmp_path / "whole", "") == [0]
+    whole = seen(tmp_path / "whole", range(9))
+    for epoch in range(3):
+        videos = [video for step in range(3) for video in whole[3 * epoch + step]]
+        assert len(set(videos)) == len(videos) == 12
+    for before, after in (("one", "two"), ("two", "one"), ("one", "workers"), ("one", "all")):
+        folder = tmp_path / f"{before}_{after}"
+        assert -9 in go(before, folder, "forward:4")  # its last checkpoint is that of step 4
+        first = seen(folder, range(4))
+        (folder / "seen.txt").unlink()
+        (run,) = (folder / "runs/try").iterdir()
+        assert go(after, folder, "", f"resume={run}") == [0] * kinds[after][0]
+        assert {**first, **seen(folder, range(4, 9))} == whole, (before, after)
+        (expected,) = (tmp_path / "whole/runs/try").iterdir()
+        losses = [json.loads((path / "summary.json").read_text())["val/loss"] for path in (expected, run)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.timeout(1200)

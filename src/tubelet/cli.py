@@ -177,6 +177,26 @@ def bench_data(
         print_timings(bench(manifests, reader, clips, rounds, repeats), repeats)
 
 
+@bench.command("scale")
+def bench_scale(
+    size: Annotated[list[str] | None, typer.Option(help="base, large or huge; default: all")] = None,
+    gpus: Annotated[list[int] | None, typer.Option(help="default: 1, 8 and 64")] = None,
+    repeats: Annotated[int, typer.Option(help="clips of every decoded video", min=1)] = 1,
+    tflops: Annotated[float, typer.Option(help="a GPU sustains; default: an A100 at 40% of its peak")] = 125.0,
+    memory_gb: Annotated[float, typer.Option(help="of a GPU")] = 80.0,
+    cores: Annotated[int, typer.Option(help="for each GPU", min=1)] = 12,
+    load_ms: Annotated[float, typer.Option(help="of a core for a video, by `bench data`")] = 40.0,
+    video_mb: Annotated[float, typer.Option(help="of a video on the disk")] = 0.6,
+    disk_mb_s: Annotated[float, typer.Option(help="for each GPU")] = 500.0,
+    network_gb_s: Annotated[float, typer.Option(help="for each GPU")] = 25.0,
+) -> None:
+    """What pretraining VideoMAE asks of each GPU of a cluster, and what breaks first. Counted, not run."""
+    from tubelet.bench.scale import RECIPES, Machine, print_needs
+
+    machine = Machine(tflops, memory_gb, cores, load_ms, video_mb, disk_mb_s, network_gb_s)
+    print_needs(size or list(RECIPES), gpus or [1, 8, 64], machine, repeats)
+
+
 @app.command()
 def features(
     model: Model,

@@ -54,18 +54,15 @@ class RunDirectory:
         file = self.path / "job"
         return file.read_text().strip() if file.exists() else None
 
-    def create(self, cfg: DictConfig) -> None:
+    def claim(self, cfg: DictConfig) -> None:
+        """The locked directory is now this job's, runs by this config, and is not finished."""
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        self.claim()
-
-    def claim(self) -> None:
-        """The locked directory is now this job's, and no longer finished."""
         if job := current_job():
             write_text(self.path / "job", f"{job}\n")
         (self.path / "summary.json").unlink(missing_ok=True)
 
-    def take_up(self) -> tuple[Path | None, str]:
+    def take_up(self, cfg: DictConfig) -> tuple[Path | None, str]:
         """Of the locked directory, the first checkpoint that is whole, all of which is read, and what is wrong with
         those before it. They are put aside: a damaged one must not become the previous one.
         """
@@ -78,7 +75,7 @@ class RunDirectory:
                 for damaged in wrong:
                     if damaged.exists():
                         put(damaged, damaged.with_name(f"{damaged.name}.damaged"))
-                self.claim()
+                self.claim(cfg)
                 break
             wrong[path] = problem
         else:
@@ -153,14 +150,14 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
             candidates.append(_run_of(Path(cfg.resume)).path)
         for run in map(RunDirectory, candidates):
             if run.job == current_job() and run.matches(cfg):
-                return _own(run)
+                return _own(run, cfg)
     if cfg.resume not in (None, "auto"):
-        return _explicit(Path(cfg.resume))
+        return _explicit(Path(cfg.resume), cfg)
     passed = ""
     if cfg.resume == "auto":
         for run in map(RunDirectory, candidates):
             if run.matches(cfg) and run.checkpoints and not run.finished and run.lock():
-                checkpoint, damaged = run.take_up()
+                checkpoint, damaged = run.take_up(cfg)
                 if checkpoint:
                     return run, checkpoint, f"resume=auto: {damaged}continuing {run.path} from {checkpoint.name}"
                 passed += f"{run.path}: {damaged}"
@@ -169,28 +166,28 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
     run = RunDirectory(fixed or _fresh(root))
     if not run.lock():
         raise ValueError(f"run directory {run.path} is in use by another process")
-    run.create(cfg)
+    run.claim(cfg)
     return run, None, f"{passed}new run directory {run.path}"
 
 
-def _own(run: RunDirectory) -> tuple[RunDirectory, Path | None, str]:
+def _own(run: RunDirectory, cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
     """The directory of a job that was restarted."""
     if not run.lock(LOCK_PATIENCE):
         raise ValueError(f"the run directory {run.path} of this job ({run.job}) is in use by another process")
     if run.finished:
         return run, None, f"the job ({run.job}) was restarted, but {run.path} is finished: nothing to do"
-    checkpoint, damaged = run.take_up()
+    checkpoint, damaged = run.take_up(cfg)
     if damaged and not checkpoint:
         run.unlock()
         raise ValueError(f"the job ({run.job}) was restarted, but no checkpoint in {run.path} is whole: {damaged}")
     if checkpoint is None:
-        run.claim()
+        run.claim(cfg)
         (run.path / "metrics.csv").unlink(missing_ok=True)
     start = f"from {checkpoint.name}" if checkpoint else "from the beginning, it has no checkpoint yet"
     return run, checkpoint, f"the job ({run.job}) was restarted: {damaged}continuing {run.path} {start}"
 
 
-def _explicit(path: Path) -> tuple[RunDirectory, Path | None, str]:
+def _explicit(path: Path, cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
     """resume=PATH: of a run directory, the newest checkpoint that is whole; of a checkpoint, this one and no other."""
     run = _run_of(path)
     if not run.lock():
@@ -199,9 +196,9 @@ def _explicit(path: Path) -> tuple[RunDirectory, Path | None, str]:
         if problem := damage(path):
             run.unlock()
             raise ValueError(f"resume={path}: {problem}; resume={run.path} takes the newest checkpoint that is whole")
-        run.claim()
+        run.claim(cfg)
         return run, path, f"continuing {run.path} from {path.name}"
-    checkpoint, damaged = run.take_up()
+    checkpoint, damaged = run.take_up(cfg)
     if checkpoint is None:
         run.unlock()
         raise ValueError(f"resume={path}: there is no checkpoint {run.last_checkpoint}; {damaged}".rstrip("; "))

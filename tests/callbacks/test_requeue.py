@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def checkpoint(path: Path) -> dict[str, Any]:
     return torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
 def test_the_step_is_finished_and_saved(
     stopped: Callable[..., str], number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,25 @@ def test_under_slurm_the_job_is_requeued_and_waits_for_its_end(
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     assert stopped("train", 2, "name=array") == 0
     assert (tmp_path / "asked").read_text() == "requeue 12_3\n"
+
+
+def test_ctrl_c_requeues_nothing(stopped: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol(tmp_path, monkeypatch, f"touch {tmp_path}/asked")
+    assert stopped("train", 2, number=signal.SIGINT) == requeue.TRY_AGAIN
+    assert not (tmp_path / "asked").exists()
+
+
+def test_ctrl_c_twice_ends_at_once() -> None:
+    """But not if the second is the same one, which torchrun has handed on."""
+    child = os.fork()
+    if child == 0:
+        with signals.all_noted():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.1)
+            os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGINT
 
 
 @pytest.mark.parametrize(

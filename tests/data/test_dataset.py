@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from conftest import video_frame
+from small_videos import video_frame
 from tubelet.clip import ClipGrid
 from tubelet.data.augment import Augment
 from tubelet.data.bad_videos import BadVideos

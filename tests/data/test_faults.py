@@ -80,21 +80,26 @@ def rows(file):
         return list(csv.reader(lines))
 
 
-@pytest.mark.timeout(1200)
-def test_training_goes_on_and_names_each_bad_file_once(corpus, manifest, tmp_path):
-    data = datamodule(manifest, tmp_path)
+def train_an_epoch(data):
+    """Steps done; each clip's label must be that of the file whose frames these are, be it a replacement."""
     data.setup("fit")
-    dataset, loader = data.datasets["train"], data.train_dataloader()
-    steps = 0
-    for batch in loader:
+    dataset, steps = data.datasets["train"], 0
+    for batch in data.train_dataloader():
         steps += 1
         for clip, label, index in zip(batch.clip, batch.label.tolist(), batch.index.tolist(), strict=True):
-            # the label is that of the file whose frames these are, be it a replacement
-            frames = dataset.decode(dataset.manifest.record(label), 0, index)
+            record = dataset.manifest.record(label)
+            if dataset.reader == "auto" and record.status is None:
+                continue  # not verified: decord reads a damaged file anew each time, and may hand it on to PyAV
+            frames = dataset.decode(record, 0, index)
             view = dataset.augment(frames, dataset.size, generator(data.seed, 0, index, "view", 0))
-            # not to the bit: decord fills zeroed parts of an AVI with what lies in memory, anew each time
-            assert (clip.float() - view.permute(3, 0, 1, 2).float()).abs().mean() < 8
-    assert steps == len(corpus) // 4
+            assert torch.equal(clip, view.permute(3, 0, 1, 2)), record.path
+    return steps
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("reader", ["auto", "pyav"])
+def test_training_goes_on_and_names_each_bad_file_once(corpus, manifest, tmp_path, reader):
+    assert train_an_epoch(datamodule(manifest, tmp_path, reader=reader)) == len(corpus) // 4
     named = Counter(path for path, _ in rows(tmp_path / "bad_videos.csv")[1:])
     assert set(named.values()) == {1}
     assert {Path(path).name for path in named} <= {file.name for file in corpus}
@@ -128,9 +133,7 @@ def test_training_on_a_verified_manifest_meets_nothing_new(corpus, manifest, tmp
             assert read_frames(record.path, [0, record.num_frames - 1], record.reader).shape[0] == 2
             with pytest.raises(VideoError):
                 read_frames(record.path, [record.num_frames], "pyav")
-    data = datamodule(tmp_path / "verified.csv", tmp_path / "run")
-    data.setup("fit")
-    assert len(list(data.train_dataloader())) == len(corpus) // 4
+    assert train_an_epoch(datamodule(tmp_path / "verified.csv", tmp_path / "run")) == len(corpus) // 4
     expected = {record.path: record.status for record in records if record.status != "ok"}
     named = dict(rows(tmp_path / "run" / "bad_videos.csv")[1:])
     assert named.items() <= expected.items()

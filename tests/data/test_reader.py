@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import VIDEO_FRAMES, video_frame, write_video
+from small_videos import VIDEO_FRAMES, video_frame, write_video
 from tubelet.clip import ClipGrid
 from tubelet.data import reader as reader_module
 from tubelet.data.dataset import EvaluationVideos, TrainingVideos

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from conftest import video_frame, write_video
+from small_videos import video_frame, write_video
 from tubelet.cli import app
 from tubelet.data import transcode as transcode_module
 from tubelet.data.encode import Settings, scaled_size, thin

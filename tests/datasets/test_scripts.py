@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import video_frame, write_video
+from small_videos import video_frame, write_video
 from tubelet.clip import ClipGrid
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.manifest import Manifest

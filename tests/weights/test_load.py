@@ -162,7 +162,7 @@ def test_overrides(tmp_path):
     model = load_model(tmp_path / "a.ckpt", num_frames=8, norm_pix_loss=False, drop_path=0.2, dtype=torch.bfloat16)
     assert model.grid.frames == 8
     assert not model.norm_pix_loss
-    assert model.encoder.blocks[1].drop_path.drop_prob == 0.2
+    assert model.encoder.blocks[1].drop_path.rate == 0.2
     assert model.mask_token.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="unknown override 'frames'"):
         load_model(tmp_path / "a.ckpt", frames=8)

@@ -89,12 +89,14 @@ class Requeue(L.Callback):
 
 
 def leave(interrupted: Interrupted) -> NoReturn:
-    """End the process: under SLURM once the job is requeued, else with exit code 75 and a word on how to go on."""
+    """End the process: under SLURM once the job is requeued; else, and after Ctrl-C, with exit code 75 and a word on
+    how to go on.
+    """
     advice = "run the same command again"
     if (interrupted.run_dir / "checkpoints" / LAST).exists():
         advice += f" with resume={interrupted.run_dir}"
     job = _slurm_job()
-    if job is None:
+    if job is None or signals.SIGINT in signals.noted:  # whoever presses Ctrl-C wants it to end
         _end(interrupted, advice)
     if interrupted.alone or interrupted.rank == 0:  # alone: rank 0 may be waiting for this one for ever
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""clips_per_s, and the share of a step spent waiting for data."""
+"""clips_per_s, and the share of a step spent waiting for the loader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Throughput(L.Callback):
         self.warmup = warmup
         self.window = window
         self._seen = 0
-        self._ended = 0.0
+        self._ended = self._waited_before = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -31,12 +31,7 @@ class Throughput(L.Callback):
         self._elapsed = self._waited = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._ended = perf_counter()
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        self._waited += perf_counter() - self._ended
+        self._ended, self._waited_before = perf_counter(), trainer.train_dataloader.waited
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -49,7 +44,8 @@ class Throughput(L.Callback):
             torch.cuda.synchronize()  # once a window: the clock then covers finished work
         now = perf_counter()
         self._elapsed += now - self._ended
-        self._ended = now
+        self._waited += trainer.train_dataloader.waited - self._waited_before
+        self._ended, self._waited_before = now, trainer.train_dataloader.waited
         if self._seen == self.warmup:
             self._reset()
         elif full:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import lightning as L
@@ -25,6 +26,22 @@ from tubelet.data.worker import keep_memory
 from tubelet.masking import MaskGenerator
 
 log = logging.getLogger(__name__)
+
+
+class TrainingLoader(DataLoader):
+    """Counts the seconds spent waiting for its workers: `waited`."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            asked = perf_counter()
+            batch = next(batches, None)
+            self.waited += perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
 
 class EvaluationLoader(DataLoader):
@@ -188,7 +205,7 @@ class VideoDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, batches: TrainingBatches | EvaluationBatches) -> DataLoader:
         # torch limits each worker to one thread by itself; no sample depends on the workers' own random state
-        kind = DataLoader if split == "train" else EvaluationLoader
+        kind = TrainingLoader if split == "train" else EvaluationLoader
         return kind(
             self.datasets[split],
             batch_sampler=batches,

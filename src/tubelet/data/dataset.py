@@ -118,10 +118,7 @@ class _Videos(torch.utils.data.Dataset[Sample | None]):
             raise VideoError(record.path, record.status)
 
         def numbers(video: Video) -> list[int]:
-            try:
-                return choose(record.num_frames or video.num_frames, record.fps or video.fps)
-            except ValueError as error:
-                raise VideoError(record.path, str(error)) from error
+            return choose(record.num_frames or video.num_frames, record.fps or video.fps)
 
         return read_clip(record.path, numbers, record.reader or self.reader)
 

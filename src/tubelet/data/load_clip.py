@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tubelet.clip import ClipGrid
 from tubelet.data.reader import read_clip
-from tubelet.data.sampling import centre
 from tubelet.data.transforms import Preprocess, resize_centre
 
 
@@ -25,10 +24,11 @@ class Sees(Protocol):
 def load_clip(video: str | PathLike[str], model: Sees, stride: int | None = None, reader: str = "auto") -> Tensor:
     """float [1,C,T,H,W] from the middle of a video file, sampled, resized, cropped and normalised as `model` wants it.
 
-    `stride` is the distance of frames in the file; None: the one the model was trained with. Raises VideoError if the
+    `stride` is the distance of frames in the file; None: sampled as the model was trained. Raises VideoError if the
     file cannot be read.
     """
     grid = model.grid
-    frames = read_clip(video, lambda v: centre(v.num_frames, grid.frames, stride or model.preprocess.stride), reader)
+    sampling = model.preprocess.frames(stride)
+    frames = read_clip(video, lambda v: sampling.views(v.num_frames, v.fps, grid.frames, 1)[0], reader)
     clip = resize_centre(frames, (grid.height, grid.width), model.preprocess.short_side)  # [T,h,w,C]
     return model.preprocess.normalise(clip.permute(3, 0, 1, 2)[None])  # [1,C,T,h,w]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tubelet.data.crops import Box
+from tubelet.data.sampling import Kind, Pad, Sampling
 
 
 def resize_box(frames: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
@@ -75,7 +76,7 @@ class Preprocess:
     short_side  evaluation resizes the short side to this many pixels before it crops; None: to the crop's size
     mean, std   one number a channel
     scale       of uint8 values, and `offset`, taken off after scaling: (x * scale - offset - mean) / std
-    stride      between the frames of a clip, as the weights saw them in training
+    sampling, stride, fps, pad    how clips are taken from videos, as the weights saw them in training: `Sampling`
     """
 
     short_side: int | None = None
@@ -83,7 +84,10 @@ class Preprocess:
     std: Sequence[float] = (0.229, 0.224, 0.225)
     scale: float = 1 / 255
     offset: float = 0.0
+    sampling: Kind = "dense"
     stride: int = 4
+    fps: float | None = None
+    pad: Pad = "clamp"
 
     def __post_init__(self) -> None:
         # configs and JSON files give lists
@@ -95,8 +99,13 @@ class Preprocess:
             raise ValueError(f"std and scale must be positive, got {list(self.std)} and {self.scale}")
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"short_side must be at least 1, got {self.short_side}")
-        if self.stride < 1:
-            raise ValueError(f"stride must be at least 1, got {self.stride}")
+        self.frames()
+
+    def frames(self, stride: int | None = None) -> Sampling:
+        """Which frames of a video make a clip; `stride`: dense clips with this one instead."""
+        if stride is not None:
+            return Sampling("dense", stride, pad=self.pad)
+        return Sampling(self.sampling, self.stride, self.fps, self.pad)
 
     def normalise(self, clip: Tensor) -> Tensor:
         """uint8 [B,C,T,H,W] -> float32, on the clip's device."""

@@ -99,10 +99,10 @@ def examine(job: Job, report: Report) -> Finding:
     try:
         if os.path.isdir(job.path):
             return _examine_images(job.path)
-        finding, sample = _decode(job.path)
+        finding, sample, damaged = _decode(job.path)
     except VideoError as error:
         return Finding(" ".join(error.reason.split()))
-    for name in VERIFIED_READERS:
+    for name in ("pyav",) if damaged else VERIFIED_READERS:
         if name not in job.skip and why_not(name) is None:
             report(name)
             if name == "pyav" or _agrees(job.path, name, sample):
@@ -110,20 +110,23 @@ def examine(job: Job, report: Report) -> Finding:
     raise AssertionError("pyav comes last and agrees with itself")
 
 
-def _decode(path: str) -> tuple[Finding, dict[int, np.ndarray]]:
-    """What sequential decoding finds, and a sample of its frames by number. An error ends the video where it occurs.
+def _decode(path: str) -> tuple[Finding, dict[int, np.ndarray], bool]:
+    """What sequential decoding finds, a sample of its frames by number, and whether the file is damaged. An error ends
+    the video where it occurs.
 
-    Raises VideoError if there is not one frame.
+    What decord makes of damage differs from one opening to the next (seen: other pixels, frames or an error), so that
+    no comparison can clear it. Raises VideoError if there is not one frame.
     """
     draw = np.random.default_rng(0)
     kept: dict[int, tuple[int, np.ndarray]] = {}  # a reservoir: every frame has the same chance to be in the end
-    number, frame, remark = -1, None, None
+    number, frame, remark, corrupt = -1, None, None, False
     sizes: set[tuple[int, int]] = set()
     with open_video(path, "pyav") as video:
         assert isinstance(video, PyavVideo)
         try:
             for number, frame in enumerate(video.decoded()):
                 sizes.add((frame.height, frame.width))
+                corrupt |= frame.is_corrupt
                 slot = number if number < SAMPLES else int(draw.integers(number + 1))
                 if slot < SAMPLES:
                     kept[slot] = number, video.picture(frame)
@@ -140,7 +143,7 @@ def _decode(path: str) -> tuple[Finding, dict[int, np.ndarray]]:
         last = video.picture(frame)
         height, width = last.shape[:2]
         finding = Finding("ok", number + 1, video.fps or None, height, width, remark=remark)
-        return finding, {number: last} | dict(kept.values())
+        return finding, {number: last} | dict(kept.values()), corrupt or remark is not None
 
 
 def _agrees(path: str, reader: str, sample: dict[int, np.ndarray]) -> bool:

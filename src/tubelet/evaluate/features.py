@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from tubelet.data.dataset import EvaluationVideos, collate
 from tubelet.data.manifest import Manifest
-from tubelet.data.sampling import Sampling
 from tubelet.encoders.base import Encoder
 from tubelet.evaluate.knn import pooled_features
 
@@ -50,9 +49,9 @@ def extract_features(
         raise ValueError(f"cannot write '{out}': the ending must be .safetensors")
     encoder = (model if isinstance(model, Encoder) else model.encoder).to(device).eval()
     videos = Manifest.read(manifest)
-    sampling = Sampling(stride=model.preprocess.stride)
+    preprocess = model.preprocess
     dataset = EvaluationVideos(
-        videos, encoder.grid, sampling, seed=0, short_side=model.preprocess.short_side, reader=reader
+        videos, encoder.grid, preprocess.frames(), seed=0, short_side=preprocess.short_side, reader=reader
     )
     parts = _parts_folder(out, encoder, videos, per_token, batch_size)
     batches = [[(0, i) for i in part.tolist()] for part in torch.arange(len(videos)).split(batch_size)]
@@ -62,7 +61,7 @@ def extract_features(
     labels: list[Tensor] = []
     left = track(loader, f"features of {len(videos)} videos", total=len(batches[done:]))
     for number, batch in enumerate(left, done + 1):
-        clip = model.preprocess.normalise(batch.clip.to(device))
+        clip = preprocess.normalise(batch.clip.to(device))
         rows.append(encoder(clip).half().cpu() if per_token else pooled_features(encoder, clip).cpu())
         labels.append(batch.label)
         if number % _PART == 0 or number == len(batches):

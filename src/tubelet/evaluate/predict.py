@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tubelet.data.reader import read_clip
-from tubelet.data.sampling import dense_views
+from tubelet.data.reader import Video, read_clip
 from tubelet.data.transforms import resize_views
 from tubelet.models.classifier import VideoClassifier
 
@@ -25,7 +24,7 @@ def predict(
 ) -> list[tuple[str, float]]:
     """[(label, probability)], best first: the mean over `clips` that cover the video, in `crops` along the long side.
 
-    Classes without a name are called by their number. `stride` is the distance of frames; None: that of the training.
+    Classes without a name are called by their number. `stride` is the distance of frames; None: as in training.
     Raises ValueError if the model has no classes to choose from, VideoError if the file cannot be read.
     """
     if not isinstance(model, VideoClassifier) or model.num_classes < 2:
@@ -34,11 +33,11 @@ def predict(
         raise ValueError(f"topk must be at least 1, got {topk}")
     grid, preprocess = model.grid, model.preprocess
 
-    def choose(num_frames: int) -> list[int]:
-        views = dense_views(num_frames, grid.frames, stride or preprocess.stride, clips)
+    def choose(opened: Video) -> list[int]:
+        views = preprocess.frames(stride).views(opened.num_frames, opened.fps, grid.frames, clips)
         return [number for view in views for number in view]
 
-    frames = read_clip(video, lambda opened: choose(opened.num_frames), reader)  # [clips*T,H,W,C]
+    frames = read_clip(video, choose, reader)  # [clips*T,H,W,C]
     device = model.head.weight.device
     training = model.training
     model.eval()

@@ -46,12 +46,13 @@ class DropPath(nn.Module):
     """Drops the branch x of some clips (stochastic depth, https://arxiv.org/abs/1603.09382), as timm's does: each with
     probability `rate`, while training, and scales up the others.
 
-    Here the rate is a tensor: one compiled graph serves every block, each of which has another rate.
+    The rate it draws with is a tensor: one compiled graph serves every block, each of which has another rate.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.drops = rate > 0
+        self.rate = rate
+        self.drops = rate > 0  # a graph is compiled for each value of what `forward` asks for: it must not be the rate
         self.register_buffer("keep", torch.tensor(1.0 - rate), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from tubelet.weights.build import Node, build, target
 from tubelet.weights.hf_common import encoder_of, refuse
 
 NAME = "preprocessor_config.json"
-FRAME_STRIDE = "frame_stride"
-"""Our addition to the file, which transformers keeps but does not use: its processors are given chosen frames."""
+FRAMES = {"frame_sampling": "sampling", "frame_stride": "stride", "frames_per_second": "fps", "frame_pad": "pad"}
+"""Our additions to the file, which transformers keeps but does not use: its processors are given chosen frames."""
 _NAMES = (NAME, "video_preprocessor_config.json")
 
 
@@ -48,7 +48,7 @@ def describe(model: Any, family: ModuleType) -> Node:
         "do_normalize": True,
         "image_mean": list(preprocess.mean),
         "image_std": list(preprocess.std),
-        FRAME_STRIDE: preprocess.stride,
+        **{name: getattr(preprocess, ours) for name, ours in FRAMES.items()},
     }
     return file | {"offset": preprocess.offset == 1.0} if vivit else file
 
@@ -66,14 +66,14 @@ def _node(file: Node, family: ModuleType, encoder: Node, path: str) -> Node:
         mean, std = [0.0] * channels, [1.0] * channels
     if len(mean) != channels:
         raise ValueError(f"{path} has {len(mean)} means, the model {channels} channels")
+    told = family.PREPROCESS | file
     scale = file.get("rescale_factor", family.PREPROCESS.get("rescale_factor", 1 / 255))
-    stride = file.get(FRAME_STRIDE, family.PREPROCESS[FRAME_STRIDE])
     return {
         "_target_": target(Preprocess),
         "short_side": None if short_side == encoder["image_size"] else short_side,
         "mean": list(mean),
         "std": list(std),
         "scale": scale if file.get("do_rescale", True) else 1.0,
-        "stride": stride,
+        **{ours: told[name] for name, ours in FRAMES.items() if name in told},
         "offset": 1.0 if family is hf_vivit and file.get("offset", True) else 0.0,
     }

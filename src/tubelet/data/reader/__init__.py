@@ -116,7 +116,11 @@ def read_clip(path: str | os.PathLike[str], choose: Callable[[Video], Sequence[i
 
     def read(video: Video) -> Tensor:
         with video:
-            return video.frames(choose(video))
+            try:
+                numbers = choose(video)
+            except ValueError as error:  # a frame rate is asked for, and the file has none
+                raise error if isinstance(error, VideoError) else VideoError(path, str(error)) from error
+            return video.frames(numbers)
 
     return _first_to_succeed(path, reader, read)
 
