@@ -29,12 +29,17 @@ def on_ranks(count: int, configs: list[DictConfig], check: bool = True) -> subpr
         OmegaConf.save(cfg, files[-1])
     launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", __file__, *files]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-m", *launch], env=environment, text=True, capture_output=True, timeout=900
+    process = subprocess.Popen(
+        [sys.executable, "-m", *launch], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    if check and ended.returncode:
-        raise RuntimeError(ended.stdout + ended.stderr)
-    return ended
+    try:
+        output = process.communicate(timeout=900)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # not `kill`: torchrun then ends the ranks, too
+        raise
+    if check and process.returncode:
+        raise RuntimeError("".join(output))
+    return subprocess.CompletedProcess(process.args, process.returncode, *output)
 
 
 class Poisoned(Pretraining):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tubelet.callbacks.metrics_csv import read_metrics
 
 pytestmark = pytest.mark.slow
 TRAIN = str(Path(__file__).parents[1] / "train.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", TRAIN]
 TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 Launch = Callable[..., tuple[int, str]]
 """(arguments of train.py, environment) -> exit code of the whole and everything that was printed."""
@@ -23,8 +25,7 @@ def lightning(*arguments: str, **environment: str) -> tuple[int, str]:
 
 
 def torchrun(*arguments: str, **environment: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", TRAIN, *arguments]
-    return start(command, environment)
+    return start([*TORCHRUN, *arguments], environment)
 
 
 def srun(*arguments: str, **environment: str) -> tuple[int, str]:
@@ -76,3 +77,32 @@ def test_the_error_of_rank_0_is_said_once(
     assert code != 0
     assert output.count("error: resume=empty: there is no checkpoint") == 1
     assert "tubelet/run.py" not in output  # no traceback
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_torchrun_is_ended_and_started_again(
+    tiny_arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = ["trainer.devices=2", f"trainer.strategy={strategy}", "trainer.max_epochs=60", "callbacks.throughput=null"]
+    arguments = [*TORCHRUN, *tiny_arguments(*more, "trainer.val_every_n_epochs=7")]
+    process = popen([*arguments, "resume=auto"], {})
+    until_row(Path("runs/try"), 10)
+    process.terminate()
+    output, _ = process.communicate(timeout=250)
+    (run,) = Path("runs/try").iterdir()
+    steps = len(read_metrics(run / "metrics.csv")["train/loss"])
+    assert process.returncode != 0
+    assert f"stopped by SIGTERM after step {steps}: run the same command again with resume={run}\n" in output
+    code, output = start([*arguments, "resume=auto"], {})
+    assert code == 0, output
+    code, output = start([*arguments, "name=whole"], {})
+    (whole,) = Path("runs/whole").iterdir()
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def until_row(runs: Path, rows: int) -> None:
+    end = time.monotonic() + 250
+    while not any(len(file.read_text().splitlines()) > rows for file in runs.glob("*/metrics.csv")):
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -37,6 +37,21 @@ def test_a_signal_by_hand(jobs: Jobs, whole: Path) -> None:
     assert all(path.name.endswith(f"-{id}") for path in offline)
 
 
+def test_a_signal_in_a_validation(jobs: Jobs, whole: Path) -> None:
+    """Nothing is new to save: the job goes on from the checkpoint of step 20, and validates after step 30 again."""
+    (jobs.directory / "slow_validation").touch()
+    job = jobs.train()
+    jobs.after_step(30)
+    time.sleep(2)
+    jobs.slurm.call("scancel", "--signal=USR1", job.number)
+    job.restarted()
+    assert jobs.steps() == 30
+    (jobs.directory / "slow_validation").unlink()
+    job.ended()
+    assert f"stopped by SIGUSR1 after step 30: job {job.number} is requeued" in job.output
+    assert_equal(jobs.run, whole)
+
+
 def test_the_time_limit(jobs: Jobs, whole: Path) -> None:
     jobs.slow.touch()
     job = jobs.train(options=("--nodes=2", "--time=1", "--signal=USR1@10"))  # SLURM looks at it every 30 seconds
@@ -81,7 +96,7 @@ def test_signals_before_training(jobs: Jobs, whole: Path) -> None:
     jobs.slow.touch()
     job = jobs.train()
     restarts = 0
-    for delay in (1.0, 0.5, 0.2, 0.0):
+    for delay in (1.0, 0.3, 0.0):
         until(lambda: f"{job.number}.0" in jobs.slurm.call("squeue", "--steps", "-h", "-o", "%i"), PATIENCE, "a start")
         time.sleep(delay)
         jobs.slurm.call("scancel", "--signal=USR1", job.number)
