@@ -55,6 +55,18 @@ def test_loss():
     assert regression.loss(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 4])).item() == 2.5
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_weighted_loss_of_a_batch_is_the_mean_of_its_halves(smoothing):
+    model, weight = VideoClassifier(VideoViT(**SMALL), 3), torch.tensor([0.5, 1.0, 3.0])
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    label = torch.tensor([0, 0, 2, 1])
+    halves = [model.loss(logits[rows], label[rows], smoothing, weight) for rows in (slice(2), slice(2, 4))]
+    whole = model.loss(logits, label, smoothing, weight)
+    assert torch.allclose(whole, sum(halves) / 2)
+    if not smoothing:
+        assert torch.allclose(whole, (weight[label] * -logits.log_softmax(1)[range(4), label]).mean())
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="unknown pool 'max'"):
         VideoClassifier(VideoViT(**SMALL), 3, pool="max")

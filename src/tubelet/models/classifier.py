@@ -94,4 +94,6 @@ class VideoClassifier(nn.Module):
             label = label.to(logits.dtype)
         if class_weight is not None:
             class_weight = class_weight.to(logits.dtype)
-        return F.cross_entropy(logits, label, class_weight, label_smoothing=label_smoothing)
+        # torch's own mean would divide by the weights of the batch: ranks and accumulated batches would not add up
+        each = F.cross_entropy(logits, label, class_weight, reduction="none", label_smoothing=label_smoothing)
+        return each.mean()
