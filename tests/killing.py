@@ -45,7 +45,9 @@ class Killer(L.Callback):
         self.trainer: Any = None
 
     def reached(self, place: str) -> bool:
-        return place == self.place and self.trainer.global_step == self.step
+        """For the first time, over all processes that continue the run."""
+        here = place == self.place and self.trainer.global_step == self.step
+        return here and f"{place}:{self.step}" not in hits(Path())
 
     def kill(self, place: str) -> None:
         if not self.reached(place):
@@ -128,7 +130,13 @@ class Recorder(L.Callback):
 
 def note(place: str, step: int) -> None:
     with open(KILLS, "a") as file:
-        file.write(f"{place} {step}\n")
+        file.write(f"{place}:{step}\n")
+
+
+def hits(folder: Path) -> list[str]:
+    """PLACE:STEP of the kills so far, in their order."""
+    file = folder / KILLS
+    return file.read_text().splitlines() if file.exists() else []
 
 
 class Run:

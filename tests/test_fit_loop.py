@@ -13,7 +13,7 @@ from tubelet import run
 from tubelet.callbacks.metrics_csv import read_metrics
 
 Tiny = Callable[..., DictConfig]
-SHORT = ["callbacks.checkpoints.every_n_steps=1", "callbacks.knn=null", "trainer.accumulate=2",
+SHORT = ["callbacks.checkpoints.every_n_steps=1", "callbacks.knn=null", "trainer.accumulate=2", "trainer.max_epochs=9",
          "+callbacks.stop={_target_: test_fit_loop.Stop}"]  # fmt: skip
 
 
@@ -89,6 +89,21 @@ def test_every_end_is_made_up_for(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, s
     expected, found = last(only_run("whole")), last(only_run())
     assert found["loops"]["fit_loop"] == expected["loops"]["fit_loop"]
     assert all(torch.equal(value, found["state_dict"][name]) for name, value in expected["state_dict"].items())
+
+
+def test_a_run_that_stops_early_is_stopped_there_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss falls, and with mode=max that is no better."""
+    early = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss, mode: max, patience: 1}"
+    job = [*SHORT, "callbacks.checkpoints.every_n_steps=4", "trainer.max_steps=9", f"+callbacks.early={early}"]
+    metrics = run.main(tiny(*job, "name=whole"))
+    assert last(only_run("whole"))["global_step"] == 6
+    for stop in ("validation_batch_end", "epoch_end", "end"):
+        monkeypatch.setattr(Stop, "at", (stop, 6))
+        with pytest.raises(InterruptedError, match=stop):
+            run.main(tiny(*job, "resume=auto"))
+    monkeypatch.setattr(Stop, "at", None)
+    assert run.main(tiny(*job, "resume=auto")) == metrics
+    assert rows(only_run()) == rows(only_run("whole"))
 
 
 @pytest.mark.parametrize("first", [3, 4])

@@ -20,7 +20,8 @@ from tubelet.callbacks.checkpoints import Checkpoints, SaveError
 
 Tiny = Callable[..., DictConfig]
 SAVING = ["callbacks.checkpoints.every_n_steps=2", "callbacks.checkpoints.monitor=val/loss",
-          "callbacks.checkpoints.mode=min", "trainer.max_steps=7", "callbacks.knn=null"]  # fmt: skip
+          "callbacks.checkpoints.mode=min", "trainer.max_steps=7", "trainer.max_epochs=9",
+          "callbacks.knn=null"]  # fmt: skip
 
 
 def only_run() -> Path:

@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.distributed.checkpoint.api import CheckpointException
 
 from tubelet import storage
+from tubelet.callbacks.after_batch import after_batch
 from tubelet.callbacks.metrics_csv import MetricsCSV
 
 log = logging.getLogger(__name__)
@@ -58,37 +59,38 @@ class Checkpoints(Checkpoint):
         self.mode = mode
         self.best: float | None = None
         self._step = 0
-        self._due = False
         self._metrics: dict[str, float] = {}
-        self._rows: int | None = None
+        self._rows: int | None = None  # of metrics.csv, before the validation that was last
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = _StreamedIO()
+        if stage == "fit":
+            after_batch(trainer, self._after_batch)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
         # of the last step, should there be no further one
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        # global_step moves when an accumulated step is complete: never saves in the middle of one
-        if trainer.global_step != self._step:
-            self._step = trainer.global_step
-            self._due = self._is_last(trainer) or self._step % self.every_n_steps == 0 or self._is_kept()
-
-    # The step's metrics are logged after `on_train_batch_end`: what is due is saved by the first hook after that, and
-    # before the validation, which a resumed run does again.
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self._save_due(trainer)
+    def _after_batch(self, trainer: L.Trainer) -> None:
+        """Before a validation: a run that is continued there does it again."""
+        self._rows = None
+        if trainer.global_step == self._step:  # in the middle of an accumulated step
+            return
+        self._step = trainer.global_step
+        if self._is_kept():
+            self._try_to_save(trainer, f"step={self._step}.ckpt")
+        if self._step >= trainer.max_steps:
+            save(trainer, LAST)
+        elif self._step % self.every_n_steps == 0 or self._is_kept():
+            self._try_to_save(trainer, LAST)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save_due(trainer)
         self._rows = _rows(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor is not None and trainer.state.fn == "fit":
             self._follow(trainer, self.monitor)
-        self._rows = None
 
     def _follow(self, trainer: L.Trainer, monitor: str) -> None:
         if monitor not in trainer.callback_metrics:
@@ -100,22 +102,8 @@ class Checkpoints(Checkpoint):
                 self.best = best
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._due |= trainer.should_stop  # early
-        self._save_due(trainer)
-
-    def _save_due(self, trainer: L.Trainer) -> None:
-        if not self._due:
-            return
-        self._due = False
-        if self._is_kept():
-            self._try_to_save(trainer, f"step={self._step}.ckpt")
-        if self._is_last(trainer):
+        if trainer.should_stop and self._step < trainer.max_steps:  # early
             save(trainer, LAST)
-        else:
-            self._try_to_save(trainer, LAST)
-
-    def _is_last(self, trainer: L.Trainer) -> bool:
-        return trainer.should_stop or self._step >= trainer.max_steps
 
     def _is_kept(self) -> bool:
         return self.keep_every_n_steps is not None and self._step % self.keep_every_n_steps == 0

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from tubelet import signals
+from tubelet.callbacks.after_batch import after_batch
 from tubelet.callbacks.checkpoints import LAST, save
 
 TRY_AGAIN = 75
@@ -47,17 +48,9 @@ class Requeue(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Lightning's own handlers start collectives amid others, and every step it synchronises to ask for them
         trainer._signal_connector.register_signal_handlers = lambda: None
-        loop = trainer.fit_loop.epoch_loop
-        loop._broadcast_sigterm_tensor = lambda: None
-        # Lightning has no hook between the logging of a step and its wait for the next batch, which may be for ever:
-        # with the signal SLURM may have ended the loaders' workers
-        go_on = loop.on_advance_end
-
-        def on_advance_end(*arguments: Any) -> None:
-            self._after_batch(trainer)
-            go_on(*arguments)
-
-        loop.on_advance_end = on_advance_end
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        if stage == "fit":
+            after_batch(trainer, self._after_batch)
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo", timeout=self._timeout)  # between hosts: no device has to wait
 
