@@ -1,7 +1,7 @@
 """A small SLURM for all tests of this folder, and what submits jobs to it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,15 +28,16 @@ def slurm() -> Iterator[SmallSlurm]:
 
 
 @pytest.fixture
-def jobs(slurm: SmallSlurm, tmp_path: Path, tiny_arguments) -> Iterator[Jobs]:
-    jobs = Jobs(slurm, tmp_path, tiny_arguments())
-    yield jobs
-    jobs.end()
+def jobs(slurm: SmallSlurm, tmp_path: Path, tiny_arguments: Callable[..., list[str]]) -> Iterator[Jobs]:
+    with Jobs(slurm, tmp_path, tiny_arguments()) as jobs:
+        yield jobs
 
 
 @pytest.fixture(scope="session")
-def whole(slurm: SmallSlurm, tmp_path_factory: pytest.TempPathFactory, tiny_arguments) -> Path:
+def whole(
+    slurm: SmallSlurm, tmp_path_factory: pytest.TempPathFactory, tiny_arguments: Callable[..., list[str]]
+) -> Path:
     """The run directory of a job that nothing interrupted."""
-    jobs = Jobs(slurm, tmp_path_factory.mktemp("whole"), tiny_arguments())
-    jobs.train().ended()
-    return jobs.run
+    with Jobs(slurm, tmp_path_factory.mktemp("whole"), tiny_arguments()) as jobs:
+        jobs.train().ended()
+        return jobs.run

@@ -59,13 +59,19 @@ class Clone:
 
 
 class Jobs(Clone):
-    """Submitted from there to the small SLURM."""
+    """Submitted from there to the small SLURM, which ends with the `with` block what has not ended by then."""
 
     def __init__(self, slurm: SmallSlurm, directory: Path, arguments: list[str]) -> None:
         super().__init__(directory, arguments)
         self.slurm = slurm
         self.environment["MASTER_ADDR"] = "127.0.0.1"  # the names of its nodes are not known to the resolver
         self.submitted: list[str] = []
+
+    def __enter__(self) -> Jobs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def train(self, *overrides: str, options: tuple[str, ...] = ("--nodes=2",), logger: str = "none") -> Job:
         return self.submit(*options, "slurm/pretrain.sbatch", *self.arguments, f"logger={logger}", *overrides)
