@@ -4,7 +4,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,25 +183,19 @@ def test_a_read_only_directory(tiny: Tiny, videos: Path, monkeypatch: pytest.Mon
         shutil.copytree(videos.parent, folder / "videos")
         manifest = folder / "videos" / videos.name
         cfg = with_callback(tiny(*SAVING, f"data.train={manifest}", f"data.val={manifest}"), "ReadOnly")
-        if os.getuid() == 0:
+        monkeypatch.chdir(folder)
+        root = os.getuid() == 0
+        if root:
+            run.main(tiny(*SAVING))  # all that is imported on the way is imported by root: nobody may not be able to
+            shutil.rmtree("runs")
             shutil.chown(folder, "nobody")
             manifest.parent.chmod(0o755)
-        child = os.fork()
-        if child == 0:
-            try:
-                os.chdir(folder)
-                if os.getuid() == 0:
-                    os.setgid(65534)
-                    os.setuid(65534)
-                run.main(cfg)
-                os._exit(0)
-            except BaseException:
-                Path("error.txt").write_text(traceback.format_exc())
-            finally:
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        monkeypatch.chdir(folder)
-        assert status == 0, Path("error.txt").read_text()
+            os.seteuid(65534)  # in this process: a fork would wait for ever for the threads of torch
+        try:
+            run.main(cfg)
+        finally:
+            if root:
+                os.seteuid(0)
         assert step_of(only_run() / "checkpoints" / "last.ckpt") == 7
 
 
