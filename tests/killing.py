@@ -71,7 +71,7 @@ class Killer(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.trainer = trainer
-        write, put = checkpoints._StreamedIO.save_checkpoint, storage.put
+        write, put, checksum = checkpoints._StreamedIO.save_checkpoint, storage.put, storage.checksum
 
         def killed_while_writing(io_: Any, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
             if self.reached("writing"):
@@ -81,6 +81,10 @@ class Killer(L.Callback):
                 self.kill("writing")
             write(io_, checkpoint, path)
 
+        def killed_before_sealing(file: Path) -> tuple[int, int]:
+            self.kill("writing")  # of a directory
+            return checksum(file)
+
         def killed_beside_put(temporary: Path, path: Path) -> None:
             if path.name == checkpoints.LAST:
                 self.kill("between_renames")
@@ -89,7 +93,7 @@ class Killer(L.Callback):
                 self.kill("saved")
 
         checkpoints._StreamedIO.save_checkpoint = killed_while_writing  # type: ignore[method-assign]
-        storage.put = killed_beside_put
+        storage.put, storage.checksum = killed_beside_put, killed_before_sealing
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         optimizer = pl_module.optimizers(use_pl_optimizer=False)

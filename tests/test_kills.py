@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import killing
 
@@ -48,7 +49,12 @@ def everything(run: Path) -> dict[str, Any]:
     """All that a run has computed, without what times it took."""
     found: dict[str, Any] = {"summary": json.loads((run / "summary.json").read_text())}
     for path in sorted((run / "checkpoints").glob("*.ckpt")):
-        found[path.name] = torch.load(path, weights_only=True)
+        if path.is_dir():
+            dcp_to_torch_save(path, run / "sharded.pt")
+            found[path.name] = torch.load(run / "sharded.pt", weights_only=True)
+            found[f"{path.name}/meta.pt"] = torch.load(path / "meta.pt", weights_only=True)
+        else:
+            found[path.name] = torch.load(path, weights_only=True)
     with (run / "metrics.csv").open() as file:
         found["metrics.csv"] = list(csv.DictReader(file))
     return found
@@ -112,15 +118,21 @@ def test_other_ranks_and_workers_see_the_samples_that_remain(arguments: list[str
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("ranks", "workers", "steps", "again"),
-    [(1, 0, 12, "restarted"), (1, 2, 14, "auto"), (2, 0, 14, "auto"), (2, 2, 12, "restarted")],
+    ("ranks", "strategy", "workers", "steps", "again"),
+    [
+        (1, "auto", 0, 12, "restarted"),
+        (1, "auto", 2, 14, "auto"),
+        (2, "ddp", 0, 14, "auto"),
+        (2, "ddp", 2, 12, "restarted"),
+        (2, "fsdp", 0, 12, "auto"),
+    ],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(
-    arguments: list[str], tmp_path: Path, ranks: int, workers: int, steps: int, again: str
+    arguments: list[str], tmp_path: Path, ranks: int, strategy: str, workers: int, steps: int, again: str
 ) -> None:
     """Training ends with an epoch, or in the middle of one; a run is continued by resume=auto or as a restarted job."""
-    ranked = [f"trainer.devices={ranks}", f"trainer.strategy={'ddp' if ranks > 1 else 'auto'}"]
-    job = [*arguments, *ranked, f"data.num_workers={workers}", f"trainer.max_steps={steps}"]
+    job = [*arguments, f"trainer.devices={ranks}", f"trainer.strategy={strategy}", f"data.num_workers={workers}",
+           f"trainer.max_steps={steps}", *(["callbacks.ema=null"] if strategy == "fsdp" else [])]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
