@@ -72,9 +72,11 @@ class Checkpoints(Checkpoint):
         # of the last step, should there be no further one
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._rows = None  # here, and not after the batch, when another callback may save first
+
     def _after_batch(self, trainer: L.Trainer) -> None:
         """Before a validation: a run that is continued there does it again."""
-        self._rows = None
         if trainer.global_step == self._step:  # in the middle of an accumulated step
             return
         self._step = trainer.global_step
