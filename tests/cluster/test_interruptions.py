@@ -29,7 +29,7 @@ def test_a_signal_by_hand(jobs: Jobs, whole: Path) -> None:
     steps = jobs.steps()
     jobs.slow.unlink()
     job.ended()
-    assert f"stopped by SIGUSR1 after step {steps}: job {job.number} is requeued" in job.output
+    assert f"stopped by SIGUSR1 after step {steps}: requeueing job {job.number}" in job.output
     assert_equal(jobs.run, whole)
     id = (jobs.run / "wandb_id.txt").read_text()
     offline = list((jobs.run / "wandb").glob("offline-run-*"))
@@ -48,7 +48,7 @@ def test_a_signal_in_a_validation(jobs: Jobs, whole: Path) -> None:
     assert jobs.steps() == 30
     (jobs.directory / "slow_validation").unlink()
     job.ended()
-    assert f"stopped by SIGUSR1 after step 30: job {job.number} is requeued" in job.output
+    assert f"stopped by SIGUSR1 after step 30: requeueing job {job.number}" in job.output
     assert_equal(jobs.run, whole)
 
 
@@ -59,7 +59,7 @@ def test_the_time_limit(jobs: Jobs, whole: Path) -> None:
     steps = jobs.steps()
     jobs.slow.unlink()
     job.ended()
-    assert f"stopped by SIGUSR1 after step {steps}: job {job.number} is requeued" in job.output
+    assert f"stopped by SIGUSR1 after step {steps}: requeueing job {job.number}" in job.output
     assert_equal(jobs.run, whole)
 
 
@@ -73,7 +73,7 @@ def test_preemption_by_a_higher_partition(jobs: Jobs, whole: Path) -> None:
     steps = jobs.steps()
     jobs.slow.unlink()
     job.ended()
-    assert f"stopped by SIGUSR1 after step {steps}: job {job.number} is requeued" in job.output
+    assert f"stopped by SIGUSR1 after step {steps}: requeueing job {job.number}" in job.output
     assert_equal(jobs.run, whole)
 
 
@@ -87,7 +87,7 @@ def test_requeued_by_somebody_else(jobs: Jobs, whole: Path) -> None:
     steps = jobs.steps()
     jobs.slow.unlink()
     job.ended()
-    assert f"stopped by SIGTERM after step {steps}: SLURM is ending job {job.number} already" in job.output
+    assert f"stopped by SIGTERM after step {steps}: requeueing job {job.number}" in job.output
     assert_equal(jobs.run, whole)
 
 

@@ -92,12 +92,10 @@ def leave(interrupted: Interrupted) -> NoReturn:
     if job is None or signals.SIGINT in signals.noted:  # whoever presses Ctrl-C wants it to end
         _end(interrupted, advice)
     if interrupted.alone or interrupted.rank == 0:  # alone: rank 0 may be waiting for this one for ever
+        _say(interrupted, f"requeueing job {job}")
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        if done.returncode == 0:
-            _say(interrupted, f"job {job} is requeued")
-        elif _ended_by_slurm(IMPATIENCE):
-            _say(interrupted, f"SLURM is ending job {job} already")
-        else:
+        # it also fails if SLURM is ending the job already, at the request of another rank, say
+        if done.returncode and not _ended_by_slurm(IMPATIENCE):
             _end(interrupted, f"job {job} cannot be requeued ({done.stderr.strip()}): {advice}")
     if not _ended_by_slurm(PATIENCE):
         _end(interrupted, f"job {job} goes on, though it was to be requeued; once it has ended, {advice}")
