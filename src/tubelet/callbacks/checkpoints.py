@@ -60,7 +60,7 @@ class Checkpoints(Checkpoint):
         self.best: float | None = None
         self._step = 0
         self._metrics: dict[str, float] = {}
-        self._rows: int | None = None  # of metrics.csv, before the validation that was last
+        self._validated = 0, -1  # rows of metrics.csv before the last validation, and its step
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = _StreamedIO()
@@ -71,9 +71,6 @@ class Checkpoints(Checkpoint):
         self._step = trainer.global_step
         # of the last step, should there be no further one
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._metrics.items()})
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self._rows = None  # here, and not after the batch, when another callback may save first
 
     def _after_batch(self, trainer: L.Trainer) -> None:
         """Before a validation: a run that is continued there does it again."""
@@ -88,7 +85,7 @@ class Checkpoints(Checkpoint):
             self._try_to_save(trainer, LAST)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._rows = _rows(trainer)
+        self._validated = _rows(trainer), trainer.global_step
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor is not None and trainer.state.fn == "fit":
@@ -129,7 +126,8 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        checkpoint["metrics_rows"] = _rows(trainer) if self._rows is None else self._rows
+        before, step = self._validated
+        checkpoint["metrics_rows"] = before if step == trainer.global_step else _rows(trainer)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._metrics = checkpoint["metrics"]
