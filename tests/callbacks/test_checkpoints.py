@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,28 +83,33 @@ def test_nothing_whole_is_left(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -
     assert "last.ckpt cannot be read" in " ".join(capsys.readouterr().out.split())
 
 
+class Limited(checkpoints._StreamedIO):
+    """No checkpoint can grow beyond 10 kB. The limit is the whole process's, whose output may be a file."""
+
+    def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            super().save_checkpoint(*arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 class FullDisk(Checkpoints):
-    """No file can grow beyond 10 kB from step 3 to step `until`."""
+    """From step 3 to step `until`."""
 
     until = 5
 
     def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
         if trainer.global_step == 3:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+            trainer.strategy.checkpoint_io = Limited()
         if trainer.global_step == self.until:
             seen = {path.name: step_of(path) for path in only_run().glob("checkpoints/*")}
             assert seen == {"last.ckpt": 2}, seen  # and nothing half written
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            trainer.strategy.checkpoint_io = checkpoints._StreamedIO()
         super().on_train_batch_end(trainer, *arguments)
 
 
-@pytest.fixture
-def _unlimited_after() -> Iterator[None]:
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-@pytest.mark.usefixtures("_unlimited_after")
 def test_a_save_that_fails_is_tried_again(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     run.main(with_callback(tiny(*SAVING, "callbacks.checkpoints.monitor=null"), "FullDisk"))
     assert step_of(only_run() / "checkpoints" / "last.ckpt") == 7
@@ -113,7 +118,6 @@ def test_a_save_that_fails_is_tried_again(tiny: Tiny, caplog: pytest.LogCaptureF
     assert "last.ckpt: [Errno 27] File too large; training goes on and tries again in 2 steps" in message
 
 
-@pytest.mark.usefixtures("_unlimited_after")
 def test_the_last_save_must_not_fail(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FullDisk, "until", 100)
     with pytest.raises(SaveError, match=r"cannot save .*File too large"):
