@@ -18,6 +18,7 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"weights", "evaluate"},
     {"methods"},
     {"callbacks"},
+    {"report"},
     {"config", "run_directory", "ranks", "fit_loop", "trainer", "sweep"},
     {"run", "bench"},
     {"cli"},

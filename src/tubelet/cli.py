@@ -133,6 +133,17 @@ def transcode(
     raise typer.Exit(1 if transcode(manifest, directory, settings, workers, limit, shard) else 0)
 
 
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(help="a directory with run directories in it, at any depth")],
+    out: Annotated[Path | None, typer.Option(help=".html, .png or .csv to write; default: report.html in RUNS")] = None,
+) -> None:
+    """What became of all runs: what differed between them, how they ended, their curves and pictures."""
+    from tubelet.report.page import report
+
+    print(report(runs, out))
+
+
 bench = typer.Typer(help="What a step and a clip cost on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 

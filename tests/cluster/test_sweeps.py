@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs import PATIENCE, Jobs
 from small_slurm import until
 
-from tubelet.sweep import collect
+from tubelet.report.page import report
 
 RATIOS = "0.25,0.5,0.75,0.9"
 OVERRIDES = ["encoder.image_size=32", "logger=none"]  # 16 positions: the four differ
@@ -32,9 +32,7 @@ def test_an_array_of_four_ratios(jobs: Jobs) -> None:
     jobs.slow.unlink()
     for task in range(4):
         jobs.job(f"{array.number}_{task}").ended()
-    path = collect(jobs.directory / "runs/try")
-    assert path is not None
-    assert sorted(table(path)) == RATIOS.split(",")
+    assert sorted(table(report(jobs.directory / "runs/try", jobs.directory / "ratios.csv"))) == RATIOS.split(",")
     assert [jobs.job(f"{array.number}_{task}")["Restarts"] for task in range(4)] == ["0", "0", "1", "0"]
 
 

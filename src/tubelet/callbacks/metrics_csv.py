@@ -75,12 +75,7 @@ class MetricsCSV(Logger):
                 raise
 
     def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            lines = file.readlines()
-        # a killed process may leave half a row at the end
-        return list(csv.DictReader(line for line in lines if line.endswith("\n")))
+        return _rows(self.path) if self.path.exists() else []
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         temporary = self.path.with_name(f".{self.path.name}.part")
@@ -95,12 +90,16 @@ class MetricsCSV(Logger):
 def read_metrics(path: str | Path) -> dict[str, list[tuple[int, float]]]:
     """metric -> [(step, value)], as far as they were logged."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    with Path(path).open(newline="") as file:
-        reader = csv.DictReader(file)
-        for name in reader.fieldnames or []:
-            curves[name] = []
-        for row in reader:
-            for name, value in row.items():
-                if value and name != "step":
-                    curves[name].append((int(row["step"]), float(value)))
+    for row in _rows(Path(path)):
+        for name, value in row.items():
+            curve = curves.setdefault(name, [])
+            if value and name != "step":
+                curve.append((int(row["step"]), float(value)))
     return curves
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        lines = file.readlines()
+    # a killed process may leave half a row at the end
+    return list(csv.DictReader(line for line in lines if line.endswith("\n")))

@@ -1,0 +1,1 @@
+"""What became of the runs below a directory: one table, one picture, one page."""

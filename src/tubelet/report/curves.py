@@ -1,0 +1,88 @@
+"""Curves of several runs in one picture; for a sweep, also where each value of its key ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tubelet.report.table import Run, varied
+from tubelet.storage import part
+
+METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1")
+
+
+def save_curves(groups: dict[str, list[Run]], path: Path) -> None:
+    """A row for each group: a panel for each of METRICS that any of its runs has logged, a line in it for each run; and
+    if one number alone was swept (over any number of seeds), a row of that number against the metric at the end. PNG.
+
+    Raises ValueError if no run has logged any of METRICS.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = {name: runs for name, runs in groups.items() if drawable(runs)}
+    if not drawn:
+        raise ValueError(f"no run has logged any of {', '.join(METRICS)} yet")
+    heights = [2 if swept(runs) else 1 for runs in drawn.values()]
+    width = max(len(drawable(runs)) for runs in drawn.values())
+    figure = Figure(figsize=(5 * width, 4 * sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(drawn), 1, squeeze=False, height_ratios=heights)
+    for (row,), (name, runs) in zip(parts, drawn.items(), strict=True):
+        if len(drawn) > 1:
+            row.suptitle(name, fontweight="bold")
+        _draw(row, runs)
+    figure.savefig(part(path), format="png", dpi=100)
+    os.replace(part(path), path)
+
+
+def _draw(figure: Any, runs: list[Run]) -> None:
+    import matplotlib
+
+    metrics, key = drawable(runs), swept(runs)
+    panels = figure.subplots(2 if key else 1, len(metrics), squeeze=False)
+    colours = matplotlib.colormaps["viridis"]
+    for axes, name in zip(panels[0], metrics, strict=True):
+        for i, run in enumerate(runs):
+            if curve := run.curves.get(name):
+                steps, values = zip(*curve, strict=True)
+                style = "-" if name.startswith("train") else "o-"
+                colour = colours(0.9 * i / max(len(runs) - 1, 1))
+                axes.plot(steps, values, style, color=colour, label=label(run, runs), linewidth=1.2, markersize=3)
+        axes.set(title=name, xlabel="optimizer step")
+        axes.grid(alpha=0.3)
+    if len(runs) <= 20:
+        panels[0][0].legend(fontsize="small")
+    if key:
+        for axes, name in zip(panels[1], metrics, strict=True):
+            _draw_ends(axes, runs, key, name)
+
+
+def drawable(runs: list[Run]) -> list[str]:
+    """Those of METRICS that any run has logged."""
+    return [name for name in METRICS if any(run.curves.get(name) for run in runs)]
+
+
+def swept(runs: list[Run]) -> str | None:
+    """The one key, besides the seed, that differs between the runs, if its values are numbers."""
+    keys = [key for key in varied(runs) if key != "seed"]
+    numbers = len(keys) == 1 and all(isinstance(run.config.get(keys[0]), int | float) for run in runs)
+    return keys[0] if numbers else None
+
+
+def label(run: Run, runs: list[Run]) -> str:
+    """What sets a run apart, where that is short."""
+    keys = varied(runs)
+    return ", ".join(f"{key}={run.config.get(key)}" for key in keys) if 1 <= len(keys) <= 2 else run.name
+
+
+def _draw_ends(axes: Any, runs: list[Run], key: str, name: str) -> None:
+    """A point for each finished run, a line through the means of equal values."""
+    ends: dict[float, list[float]] = {}
+    for run in runs:
+        if run.finished and name in run.summary:
+            ends.setdefault(run.config[key], []).append(run.summary[name])
+    for x, values in ends.items():
+        axes.plot([x] * len(values), values, "o", color="black", markersize=4)
+    axes.plot(sorted(ends), [sum(ends[x]) / len(ends[x]) for x in sorted(ends)], "-", color="grey")
+    axes.set(xlabel=key, ylabel=f"{name} at the end")
+    axes.grid(alpha=0.3)

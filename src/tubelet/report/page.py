@@ -1,0 +1,76 @@
+"""One HTML file that needs no other: the table, the curves, and what each run has drawn."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tubelet.report.curves import drawable, save_curves
+from tubelet.report.table import Run, columns, find_runs, grouped, rows, write_csv
+from tubelet.storage import remove, write_text
+
+STYLE = """
+body { font: 15px sans-serif; margin: 2em }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+img { max-width: 100% }
+"""
+
+
+def report(folder: Path, out: Path | None = None) -> Path:
+    """Write what became of every run below `folder`: `.html` (default: `report.html` in it), `.png` or `.csv`.
+
+    Raises ValueError if the ending is another, or if there is no run.
+    """
+    out = folder / "report.html" if out is None else out
+    if out.suffix not in (".html", ".png", ".csv"):
+        raise ValueError(f"{out}: a report is .html, .png or .csv")
+    runs = find_runs(folder)
+    if not out.parent.is_dir():
+        raise ValueError(f"{out}: there is no directory {out.parent}")
+    if out.suffix == ".csv":
+        write_csv(runs, out)
+    elif out.suffix == ".png":
+        save_curves(grouped(runs), out)
+    else:
+        write_text(out, "\n".join(_page(folder, runs, out)))
+    return out
+
+
+def _page(folder: Path, runs: list[Run], out: Path) -> Iterator[str]:
+    title = escape(f"{folder.resolve().name}: {len(runs)} run{'s' * (len(runs) > 1)}")
+    yield f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
+    for name, group in grouped(runs).items():
+        yield f"<h2>{escape(name)}</h2>"
+        yield from _table(rows(group))
+        if drawable(group):
+            curves = out.with_name(f".{out.name}.curves.png")
+            save_curves({name: group}, curves)
+            yield _image(curves)
+            remove(curves)
+        for run in group:
+            pictures = sorted(run.path.glob("reconstructions/*.png"))[-1:] + sorted(run.path.glob("confusion.png"))
+            if pictures:
+                yield f"<h3>{escape(run.name)}</h3>"
+            yield from map(_image, pictures)
+
+
+def _table(table: list[dict[str, Any]]) -> Iterator[str]:
+    names = columns(table)
+    yield "<table><tr>" + "".join(f"<th>{escape(name)}</th>" for name in names) + "</tr>"
+    for row in table:
+        yield "<tr>" + "".join(f"<td>{escape(_short(row.get(name, '')))}</td>" for name in names) + "</tr>"
+    yield "</table>"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _image(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{escape(path.name)}" src="data:image/png;base64,{data}"></p>'

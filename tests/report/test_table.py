@@ -1,0 +1,73 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tubelet.report.table import find_runs, varied, write_csv
+from tubelet.sweep import CollectSweep
+
+
+def make_run(folder: Path, ratio: float, loss: float | None) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"seed: 0\nmasking: {{ratio: {ratio}}}\nmethod: {{model: {{r: {ratio}}}}}\n")
+    (folder / "wandb" / "files").mkdir(parents=True)
+    (folder / "wandb" / "files" / "config.yaml").write_text("not: a run\n")
+    if loss is not None:
+        (folder / "summary.json").write_text(json.dumps({"val/loss": loss}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_run(tmp_path / "0", 0.5, 0.1)
+    make_run(tmp_path / "1", 0.75, 0.2)
+    make_run(tmp_path / "10", 0.9, None)
+    make_run(tmp_path / "2", 0.6, None)
+    (tmp_path / "2" / "metrics.csv").write_text("step,val/loss,lr\n5,,0.1\n7,0.4,\n9,0.3")
+    return tmp_path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_a_run_and_a_column_for_what_varied(folder: Path) -> None:
+    write_csv(find_runs(folder), folder / "x.csv")
+    rows = table(folder / "x.csv")
+    assert [row["run"] for row in rows] == ["0", "1", "2", "10"]
+    assert [row["state"] for row in rows] == ["finished", "finished", "unfinished", "unfinished"]
+    assert [row["masking.ratio"] for row in rows] == ["0.5", "0.75", "0.6", "0.9"]
+    assert [row["val/loss"] for row in rows] == ["0.1", "0.2", "0.4", ""]  # the last whole row that has one
+    assert [row["steps"] for row in rows] == ["", "", "7", ""]
+    assert "seed" not in rows[0]
+    assert "method.model.r" not in rows[0]
+
+
+def test_runs_at_any_depth(folder: Path) -> None:
+    make_run(folder / "deep" / "er" / "3", 0.5, 1.0)
+    runs = find_runs(folder)
+    assert [run.name for run in runs] == ["0", "1", "2", "10", "deep/er/3"]
+    assert varied(runs) == ["masking.ratio"]
+    assert [run.name for run in find_runs(folder / "2")] == ["2"]
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{tmp_path}: no run directory"):
+        find_runs(tmp_path)
+
+
+def test_a_sweep_leaves_its_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
+    CollectSweep().on_multirun_end(config)
+    assert len(table(folder / "sweep.csv")) == 4
+    assert str(folder / "sweep.csv") in capsys.readouterr().out
+
+
+def test_a_sweep_without_runs(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    CollectSweep().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert not list(tmp_path.iterdir())
