@@ -25,7 +25,8 @@ def wandb_logger(
 ) -> WandbLogger:
     """A logger into `run_dir/wandb`, whose run keeps its id when the run directory is resumed.
 
-    `auto` logs online if there is a key (WANDB_API_KEY or ~/.netrc), else offline; `wandb sync` uploads later.
+    `auto` logs online if there is a key (WANDB_API_KEY, or in ~/.netrc or the file NETRC names), else offline;
+    `wandb sync` uploads later.
     """
     import wandb
 
@@ -46,6 +47,7 @@ def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
+        file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+        return any("wandb" in host for host in netrc.netrc(file).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
