@@ -1,7 +1,10 @@
 """Small real video files for every test that reads any."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: models here are tiny, and ranks would fight for cores
 
 import pytest
 from hydra import compose, initialize_config_dir

@@ -55,7 +55,9 @@ def test_submitit(jobs: Jobs) -> None:
     )  # fmt: skip
     try:
         until(lambda: len(list(jobs.directory.glob("runs/try/*/*/metrics.csv"))) == 2, PATIENCE, "two runs")
-        (array,) = {job.split("_")[0] for job in jobs.slurm.call("squeue", "-h", "-r", "-o", "%i").split()}
+        (array,) = {
+            job.split("_")[0] for job in jobs.slurm.call("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i").split()
+        }
         jobs.submitted.append(array)
         jobs.slurm.call("scancel", "--signal=USR2", f"{array}_1")
         until(lambda: jobs.job(f"{array}_1")["Restarts"] == "1", PATIENCE, "another start of the second")
