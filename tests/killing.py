@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,14 @@ PLACES = ("writing", "between_renames", "saved", "validation", "validated", "epo
           "worker", "forward", "backward", "updated")  # fmt: skip
 """In the order in which a run comes by them once a step is done."""
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tubelet.run", "tubelet.callbacks.ema", "tubelet.data.demo", "wandb"])
+
+@functools.cache
+def _context() -> Any:
+    """There is one server in a process: another test may have started it, without these imports."""
+    forkserver._forkserver._stop()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tubelet.run", "tubelet.callbacks.ema", "tubelet.data.demo", "wandb"])
+    return context
 
 
 class Killer(L.Callback):
@@ -158,7 +166,7 @@ class Run:
         for rank in range(ranks):
             variables = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             group = self.ranks[0].pid if rank else 0
-            process = _context.Process(target=_child, args=(cwd, arguments, variables, rank, group))
+            process = _context().Process(target=_child, args=(cwd, arguments, variables, rank, group))
             process.start()
             self.ranks.append(process)
 
