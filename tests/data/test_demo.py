@@ -3,8 +3,10 @@
 import csv
 import itertools
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from tubelet.data import demo
 from tubelet.data.demo import LABELS, Video, render
+from tubelet.data.processes import run_jobs
 
 
 def read(path: Path) -> np.ndarray:
@@ -78,9 +81,13 @@ def test_never_touches_anything_else(rendered: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_rendering_is_started_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[Any]:
+        yield from itertools.islice(run_jobs(*arguments, **options), 5)
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(demo, "write_video", lambda path, frames: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        patch.setattr(demo, "run_jobs", interrupted)
+        with pytest.raises(KeyboardInterrupt):
             render(tmp_path / "d", train_per_class=1, val_per_class=1)
     assert not (tmp_path / "d").exists()
     render(tmp_path / "d", train_per_class=1, val_per_class=1)
@@ -89,8 +96,13 @@ def test_interrupted_rendering_is_started_over(tmp_path: Path, monkeypatch: pyte
 
 
 def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, write = [], demo.write_video
-    monkeypatch.setattr(demo, "write_video", lambda path, frames: (written.append(path), write(path, frames)))
+    written: list[Any] = []
+
+    def counted(work: Any, jobs: list[Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+        written.extend(jobs)
+        return run_jobs(work, jobs, *arguments, **options)
+
+    monkeypatch.setattr(demo, "run_jobs", counted)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: render(tmp_path / "d", train_per_class=1, val_per_class=1), range(2)))
     assert len(written) == 16

@@ -108,17 +108,12 @@ def _measure(name: str, manifest: Manifest, reader: str, clips: int, rounds: int
 
 
 def print_timings(timings: list[Timing], repeats: int) -> None:
+    numbers = ("decode", "whole", "/ decode", f"R={repeats}", "/ whole", "clips/s", f"R={repeats}")
     table = Table(
-        Column("files", no_wrap=True),
-        "reader",
-        "decode",
-        "whole",
-        "/ decode",
-        f"R={repeats}",
-        "/ whole",
-        "clips/s",
-        f"R={repeats}",
-    )
+        *(Column(name, no_wrap=True) for name in ("files", "reader")),
+        *(Column(name, no_wrap=True, justify="right") for name in numbers),
+        box=None, pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     for t in timings:
         table.add_row(
             t.files, t.reader, f"{t.decode:.1f}", f"{t.whole:.1f}", f"{t.whole_to_decode:.2f}",

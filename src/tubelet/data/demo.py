@@ -14,7 +14,7 @@ import csv
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock
 from rich.progress import track
 
+from tubelet.data.processes import Report, run_jobs
 from tubelet.data.randomness import key
 
 SIZE = 96  # pixels, both sides
@@ -103,11 +104,16 @@ def _render_all(directory: Path, seed: int, per_class: dict[str, int]) -> None:
                 if video.split == split:
                     rows.writerow([video.path, LABELS.index(video.action), FRAMES, FPS, SIZE, SIZE])
     (directory / "labels.txt").write_text("\n".join(LABELS) + "\n")
-    # threads are enough: numpy and the encoder both release the lock of the interpreter
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(lambda video: write_video(directory / video.path, video.frames()), videos)
-        for _ in track(done, "rendering the demo videos", total=len(videos)):
-            pass
+    # not threads: the calls to numpy are many and short, and each waits for the lock of the interpreter
+    done = run_jobs(_render, [(directory, video) for video in videos], os.cpu_count() or 1, limit=60.0)
+    for (_, video), killed in track(done, "rendering the demo videos", total=len(videos)):
+        if killed is not None:
+            raise RuntimeError(f"rendering {video.path}: {killed.reason}")
+
+
+def _render(job: tuple[Path, Video], report: Report) -> None:
+    directory, video = job
+    write_video(directory / video.path, video.frames())
 
 
 @dataclass(frozen=True)
@@ -142,12 +148,14 @@ class Video:
         thing = Thing.draw(self._rng("object", int(chosen[0])))
         backdrop = Texture.draw(self._rng("background", int(chosen[1])), BACKGROUND_COLOUR, BACKGROUND_WAVELENGTH)
         pixel = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
-        background = backdrop.colour(pixel[None, :], pixel[:, None])  # [H,W,C]
-        frames = np.tile(to_uint8(background), (FRAMES, 1, 1, 1))
-        at, colour, coverage = thing.paint(pixel, self.poses().astype(np.float32))
-        behind = background[at[1:]]  # [K,C]
-        frames[at] = to_uint8(behind + coverage * (colour - behind))
-        return frames
+        background = backdrop.colour(pixel[None, :], pixel[:, None]).reshape(-1, 3)  # [H*W,C]
+        frames = np.tile(to_uint8(background), (FRAMES, 1, 1))
+        for frame, (at, colour, coverage) in zip(
+            frames, thing.paint(pixel, self.poses().astype(np.float32)), strict=True
+        ):
+            behind = background.take(at, axis=0)  # [K,C]
+            frame[at] = to_uint8(behind + coverage * (colour - behind))
+        return frames.reshape(FRAMES, SIZE, SIZE, 3)
 
 
 @dataclass(frozen=True)
@@ -187,8 +195,8 @@ class Thing:
         texture = Texture.draw(rng, OBJECT_COLOUR, OBJECT_WAVELENGTH, waves=1)
         return cls(outline.astype(np.float32), phase.astype(np.float32), texture)
 
-    def paint(self, pixel: np.ndarray, poses: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
-        """The K pixels it may touch, as indices (t, y, x), their colour [K,C] and coverage [K,1] in [0,1].
+    def paint(self, pixel: np.ndarray, poses: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each frame the K pixels of [H*W] it may touch, their colour [K,C] and coverage [K,1] in [0,1].
 
         `pixel` [SIZE] are the coordinates of the pixels along either side, `poses` [T,4].
         """
@@ -198,13 +206,20 @@ class Thing:
         dy = (pixel - y[:, None] + 0.5) % 1.0 - 0.5  # [T,H]
         radius = RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** size
         reach = radius * (1 + self.outline.sum() + EDGE / 2)
-        at = np.nonzero(dx[:, None, :] ** 2 + dy[:, :, None] ** 2 < reach[:, None, None] ** 2)
-        t, row, column = at
+        # frame by frame: arrays that stay in the cache, of memory that need not come from the system each time
+        for frame in zip(dx, dy, np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle), radius, reach, strict=True):
+            yield self._paint(*frame)
+
+    def _paint(
+        self, dx: np.ndarray, dy: np.ndarray, cos: float, sin: float, radius: float, reach: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        at = np.flatnonzero(dx**2 + dy[:, None] ** 2 < reach**2)
+        dx, dy = dx.take(at % SIZE), dy.take(at // SIZE)
         # turned into the object's own axes and measured in its radii
-        dx, dy, cos, sin = dx[t, column], dy[t, row], np.cos(2 * np.pi * angle)[t], np.sin(2 * np.pi * angle)[t]
-        u, v = (cos * dx + sin * dy) / radius[t], (cos * dy - sin * dx) / radius[t]
+        u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius
         around = np.arctan2(v, u)
-        waves = [a * np.cos(k * around + b) for k, (a, b) in enumerate(zip(self.outline, self.phase, strict=True), 1)]
+        outline = enumerate(zip(self.outline, self.phase, strict=True), 1)
+        waves = [a * np.cos(k * around + b) for k, (a, b) in outline if a > 0]
         inside = np.clip((1 + sum(waves) - np.hypot(u, v)) / EDGE + 0.5, 0.0, 1.0)
         coverage = inside**2 * (3 - 2 * inside)  # smooth at both ends
         return at, self.texture.colour(u, v), coverage[:, None]

@@ -109,7 +109,10 @@ class Method(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         # what the model draws (drop path, dropout, mixup) depends on the step alone, so that a resumed run repeats it
-        torch.manual_seed(key(self.plan.seed, "step", self.trainer.fit_loop.total_batch_idx, self.global_rank))
+        seed = key(self.plan.seed, "step", self.trainer.fit_loop.total_batch_idx, self.global_rank)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes notes for every device that is not used
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
         lr = self.optim.lr(self.global_step, self.plan.total_steps, self.plan.steps_per_epoch, self.plan.batch_size)
         for group in self.optimizers(use_pl_optimizer=False).param_groups:
             group["lr"] = lr * group["lr_scale"]
