@@ -36,11 +36,13 @@ def wandb_logger(
     id_file = run_dir / "wandb_id.txt"
     if rank_zero_only.rank == 0 and not id_file.exists():  # the other ranks log nothing
         write_text(id_file, secrets.token_hex(4))
-    return WandbLogger(
+    logger = WandbLogger(
         project=project, entity=entity, group=group, tags=tags, save_dir=str(run_dir), name=run_dir.name,
         id=id_file.read_text().strip() if id_file.exists() else None, resume="allow", mode=mode, config=config,
         settings=wandb.Settings(silent=mode == "offline", console="off"),
     )  # fmt: skip
+    logger._wandb_init.pop("anonymous", None)  # Lightning's, of which wandb warns that it is going to go
+    return logger
 
 
 def _has_key() -> bool:
