@@ -55,8 +55,8 @@ def test_submitit(jobs: Jobs) -> None:
     )  # fmt: skip
     try:
         until(lambda: len(list(jobs.directory.glob("runs/try/*/*/metrics.csv"))) == 2, PATIENCE, "two runs")
-        folders = jobs.directory.glob("runs/try/*/.submitit/*_*")  # squeue may know jobs of other tests
-        (array,) = {folder.name.split("_")[0] for folder in folders}
+        (first,) = jobs.directory.glob("runs/try/*/.submitit/*_0")
+        array = first.name.removesuffix("_0")
         jobs.submitted.append(array)
         jobs.slurm.call("scancel", "--signal=USR2", f"{array}_1")
         until(lambda: jobs.job(f"{array}_1")["Restarts"] == "1", PATIENCE, "another start of the second")
