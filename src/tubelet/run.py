@@ -125,7 +125,7 @@ def make_plan(cfg: DictConfig, steps_per_epoch: int) -> Plan:
     """Steps come from the config and the data's size; asking Lightning for them would build the loaders too early."""
     steps_per_epoch = max(steps_per_epoch, 1)  # 0 where nothing is trained
     steps = cfg.trainer.max_steps if cfg.trainer.max_steps > 0 else cfg.trainer.max_epochs * steps_per_epoch
-    return Plan(steps, max(steps_per_epoch, 1), cfg.data.batch_size, cfg.seed)
+    return Plan(steps, steps_per_epoch, cfg.data.batch_size, cfg.seed)
 
 
 def _ranks(cfg: DictConfig) -> Ranks:

@@ -25,7 +25,11 @@ def part(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    part(path).write_text(text)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    part(path).write_bytes(data)
     flush(part(path))
     put(part(path), path)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tubelet.report.curves import label, swept
+from tubelet.report.curves import labels, swept
 from tubelet.report.page import report
 from tubelet.report.table import Run, find_runs
 
@@ -19,6 +19,7 @@ def make_run(folder: Path, ratio: float, seed: int = 0, encoder: str = "vit") ->
     (folder / "metrics.csv").write_text("step,train/loss,val/loss\n" + rows)
     (folder / "summary.json").write_text(json.dumps({"steps": 19, "val/loss": ratio / 20}))
     (folder / "reconstructions").mkdir()
+    (folder / "checkpoints").mkdir()
     for step in (10, 20):
         Image.new("RGB", (4, 4), (step, 0, 0)).save(folder / "reconstructions" / f"step_{step:07}.png")
 
@@ -67,18 +68,19 @@ def test_only_runs_of_one_name_share_panels(folder: Path) -> None:
 def test_what_names_a_run(folder: Path) -> None:
     runs = find_runs(folder)
     assert swept(runs) == "masking.ratio"
-    assert label(runs[1], runs) == "masking.ratio=0.75"
+    assert labels(runs)[1] == "masking.ratio=0.75"
     make_run(folder / "z", 0.5, seed=1)
     assert swept(find_runs(folder)) == "masking.ratio"
     make_run(folder / "z2", 0.5, encoder="other")
     runs = find_runs(folder)
     assert swept(runs) is None
-    assert label(runs[-1], runs) == "z2"
+    assert labels(runs)[-1] == "z2"
     assert report(folder).exists()
 
 
 def test_a_run_that_has_logged_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "checkpoints").mkdir()
     assert images(report(tmp_path)) == []
     with pytest.raises(ValueError, match="no run has logged any of train/loss"):
         report(tmp_path, tmp_path / "x.png")

@@ -11,6 +11,7 @@ from tubelet.sweep import CollectSweep
 def make_run(folder: Path, ratio: float, loss: float | None) -> None:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(f"seed: 0\nmasking: {{ratio: {ratio}}}\nmethod: {{model: {{r: {ratio}}}}}\n")
+    (folder / "checkpoints").mkdir()
     (folder / "wandb" / "files").mkdir(parents=True)
     (folder / "wandb" / "files" / "config.yaml").write_text("not: a run\n")
     if loss is not None:
@@ -46,6 +47,8 @@ def test_a_row_a_run_and_a_column_for_what_varied(folder: Path) -> None:
 
 def test_runs_at_any_depth(folder: Path) -> None:
     make_run(folder / "deep" / "er" / "3", 0.5, 1.0)
+    (folder / "conf").mkdir()
+    (folder / "conf" / "config.yaml").write_text("not: a run\n")
     runs = find_runs(folder)
     assert [run.name for run in runs] == ["0", "1", "2", "10", "deep/er/3"]
     assert varied(runs) == ["masking.ratio"]

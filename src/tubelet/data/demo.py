@@ -105,7 +105,7 @@ def _render_all(directory: Path, seed: int, per_class: dict[str, int]) -> None:
                     rows.writerow([video.path, LABELS.index(video.action), FRAMES, FPS, SIZE, SIZE])
     (directory / "labels.txt").write_text("\n".join(LABELS) + "\n")
     # not threads: the calls to numpy are many and short, and each waits for the lock of the interpreter
-    done = run_jobs(_render, [(directory, video) for video in videos], os.cpu_count() or 1, limit=60.0)
+    done = run_jobs(_render, [(directory, video) for video in videos], len(os.sched_getaffinity(0)), limit=60.0)
     for (_, video), killed in track(done, "rendering the demo videos", total=len(videos)):
         if killed is not None:
             raise RuntimeError(f"rendering {video.path}: {killed.reason}")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import io
 from typing import Any
 
 from tubelet.report.table import Run, varied
-from tubelet.storage import part
 
 METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1")
 
 
-def save_curves(groups: dict[str, list[Run]], path: Path) -> None:
-    """A row for each group: a panel for each of METRICS that any of its runs has logged, a line in it for each run; and
-    if one number alone was swept (over any number of seeds), a row of that number against the metric at the end. PNG.
+def draw_curves(groups: dict[str, list[Run]]) -> bytes:
+    """A PNG with a row for each group: a panel for each of METRICS that any of its runs has logged, a line for each
+    run; and if one number alone was swept (over any number of seeds), a row of it against the metric at the end.
 
     Raises ValueError if no run has logged any of METRICS.
     """
@@ -31,14 +29,15 @@ def save_curves(groups: dict[str, list[Run]], path: Path) -> None:
         if len(drawn) > 1:
             row.suptitle(name, fontweight="bold")
         _draw(row, runs)
-    figure.savefig(part(path), format="png", dpi=100)
-    os.replace(part(path), path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()
 
 
 def _draw(figure: Any, runs: list[Run]) -> None:
     import matplotlib
 
-    metrics, key = drawable(runs), swept(runs)
+    metrics, key, names = drawable(runs), swept(runs), labels(runs)
     panels = figure.subplots(2 if key else 1, len(metrics), squeeze=False)
     colours = matplotlib.colormaps["viridis"]
     for axes, name in zip(panels[0], metrics, strict=True):
@@ -47,7 +46,7 @@ def _draw(figure: Any, runs: list[Run]) -> None:
                 steps, values = zip(*curve, strict=True)
                 style = "-" if name.startswith("train") else "o-"
                 colour = colours(0.9 * i / max(len(runs) - 1, 1))
-                axes.plot(steps, values, style, color=colour, label=label(run, runs), linewidth=1.2, markersize=3)
+                axes.plot(steps, values, style, color=colour, label=names[i], linewidth=1.2, markersize=3)
         axes.set(title=name, xlabel="optimizer step")
         axes.grid(alpha=0.3)
     if len(runs) <= 20:
@@ -69,10 +68,12 @@ def swept(runs: list[Run]) -> str | None:
     return keys[0] if numbers else None
 
 
-def label(run: Run, runs: list[Run]) -> str:
-    """What sets a run apart, where that is short."""
+def labels(runs: list[Run]) -> list[str]:
+    """What sets each run apart, where that is short; else its name."""
     keys = varied(runs)
-    return ", ".join(f"{key}={run.config.get(key)}" for key in keys) if 1 <= len(keys) <= 2 else run.name
+    if not 1 <= len(keys) <= 2:
+        return [run.name for run in runs]
+    return [", ".join(f"{key}={run.config.get(key)}" for key in keys) for run in runs]
 
 
 def _draw_ends(axes: Any, runs: list[Run], key: str, name: str) -> None:

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tubelet.report.curves import drawable, save_curves
+from tubelet.report.curves import draw_curves, drawable
 from tubelet.report.table import Run, columns, find_runs, grouped, rows, write_csv
-from tubelet.storage import remove, write_text
+from tubelet.storage import write_bytes, write_text
 
 STYLE = """
 body { font: 15px sans-serif; margin: 2em }
@@ -35,28 +35,25 @@ def report(folder: Path, out: Path | None = None) -> Path:
     if out.suffix == ".csv":
         write_csv(runs, out)
     elif out.suffix == ".png":
-        save_curves(grouped(runs), out)
+        write_bytes(out, draw_curves(grouped(runs)))
     else:
-        write_text(out, "\n".join(_page(folder, runs, out)))
+        write_text(out, "\n".join(_page(folder, runs)))
     return out
 
 
-def _page(folder: Path, runs: list[Run], out: Path) -> Iterator[str]:
+def _page(folder: Path, runs: list[Run]) -> Iterator[str]:
     title = escape(f"{folder.resolve().name}: {len(runs)} run{'s' * (len(runs) > 1)}")
     yield f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
     for name, group in grouped(runs).items():
         yield f"<h2>{escape(name)}</h2>"
         yield from _table(rows(group))
         if drawable(group):
-            curves = out.with_name(f".{out.name}.curves.png")
-            save_curves({name: group}, curves)
-            yield _image(curves)
-            remove(curves)
+            yield _image("curves", draw_curves({name: group}))
         for run in group:
             pictures = sorted(run.path.glob("reconstructions/*.png"))[-1:] + sorted(run.path.glob("confusion.png"))
             if pictures:
                 yield f"<h3>{escape(run.name)}</h3>"
-            yield from map(_image, pictures)
+            yield from (_image(path.name, path.read_bytes()) for path in pictures)
 
 
 def _table(table: list[dict[str, Any]]) -> Iterator[str]:
@@ -71,6 +68,5 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _image(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<p><img alt="{escape(path.name)}" src="data:image/png;base64,{data}"></p>'
+def _image(name: str, png: bytes) -> str:
+    return f'<p><img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from tubelet.callbacks.metrics_csv import read_metrics
-from tubelet.storage import flush, part, put
+from tubelet.storage import write_text
 
 IGNORED = ("resume",)
 
@@ -39,7 +40,7 @@ def find_runs(folder: Path) -> list[Run]:
     """
     found = []
     for directory, folders, files in os.walk(folder):
-        if "config.yaml" in files:
+        if "config.yaml" in files and "checkpoints" in folders:  # conf/ has the former, too
             found.append(Path(directory))
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -85,12 +86,11 @@ def rows(runs: list[Run]) -> list[dict[str, Any]]:
 def write_csv(runs: list[Run], path: Path) -> None:
     """`rows`, with every column that any of them has."""
     table = rows(runs)
-    with part(path).open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns(table))
-        writer.writeheader()
-        writer.writerows(table)
-    flush(part(path))
-    put(part(path), path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns(table))
+    writer.writeheader()
+    writer.writerows(table)
+    write_text(path, text.getvalue())
 
 
 def columns(table: list[dict[str, Any]]) -> list[str]:
