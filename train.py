@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tubelet import signals
+from tubelet.runtime import signals
 
 signals.note(*signals.WARNINGS)  # the imports below take seconds, in which one may come
 

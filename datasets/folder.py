@@ -14,8 +14,8 @@ from typing import Annotated
 import torch
 import typer
 
-from tubelet.data.prepare import Listed, find_videos, run_script, write_data_set
 from tubelet.data.randomness import generator
+from tubelet.videos.prepare import Listed, find_videos, run_script, write_data_set
 
 
 def main(

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from tubelet.data.prepare import Listed, find_file, find_videos, official_labels, run_script, write_data_set
+from tubelet.videos.prepare import Listed, find_file, find_videos, official_labels, run_script, write_data_set
 
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 

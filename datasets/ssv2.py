@@ -12,7 +12,7 @@ import csv
 import json
 from pathlib import Path
 
-from tubelet.data.prepare import Listed, by_stem, find_file, official_labels, run_script, write_data_set
+from tubelet.videos.prepare import Listed, by_stem, find_file, official_labels, run_script, write_data_set
 
 
 def main(raw_dir: Path, out_dir: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tubelet.data.prepare import Listed, by_stem, find_file, official_labels, run_script, write_data_set
+from tubelet.videos.prepare import Listed, by_stem, find_file, official_labels, run_script, write_data_set
 
 
 def main(

@@ -20,8 +20,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from tubelet import run, storage
-from tubelet.callbacks import checkpoints
 from tubelet.config import user_errors
+from tubelet.runtime import checkpoints
 
 CONF = str(Path(__file__).parents[1] / "conf")
 KILL, KILLS = "TEST_KILL", "kills.txt"
@@ -37,7 +37,7 @@ def _context() -> Any:
     """There is one server in a process: another test may have started it, without these imports."""
     forkserver._forkserver._stop()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tubelet.run", "tubelet.callbacks.ema", "tubelet.data.demo", "wandb"])
+    context.set_forkserver_preload(["tubelet.run", "tubelet.callbacks.ema", "tubelet.demo.motions", "wandb"])
     return context
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tubelet import run
-from tubelet.callbacks.metrics_csv import read_metrics
 from tubelet.data.dataset import Batch
+from tubelet.loggers.metrics_csv import read_metrics
 from tubelet.methods.base import Plan, StepResult
 from tubelet.methods.pretraining import Pretraining
 from tubelet.models.mae import MaskedAutoencoder

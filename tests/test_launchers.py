@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.callbacks.metrics_csv import read_metrics
+from tubelet.loggers.metrics_csv import read_metrics
 
 pytestmark = pytest.mark.slow
 TRAIN = str(Path(__file__).parents[1] / "train.py")

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from tubelet import run
-from tubelet.callbacks.checkpoints import Checkpoints
-from tubelet.callbacks.metrics_csv import read_metrics
+from tubelet.loggers.metrics_csv import read_metrics
+from tubelet.runtime.checkpoints import Checkpoints
 from tubelet.weights.load import load_model
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -92,7 +92,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bitwise(videos: Path, workers
     with pytest.raises(KeyError, match="power cut"):
         run.main(crash)  # 3 steps an epoch: saved after step 4, in the middle of the second, died after step 5
     saved = only_run() / "config.yaml"
-    saved.write_text(saved.read_text().replace(f"{__name__}.Crash", "tubelet.callbacks.checkpoints.Checkpoints"))
+    saved.write_text(saved.read_text().replace(f"{__name__}.Crash", "tubelet.runtime.checkpoints.Checkpoints"))
     run.main(config(videos, *length, "resume=auto"))
     expected, found = weights(whole), weights(only_run())
     assert found["global_step"] == 8

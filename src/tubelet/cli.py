@@ -95,7 +95,7 @@ def verify(
 ) -> None:
     """Decode every video once: which can be used, how many frames they have, which reader is right. Exit code 1 if one
     cannot be used. Interrupted, it goes on where it was."""
-    from tubelet.data.verify import verify
+    from tubelet.videos.verify import verify
 
     raise typer.Exit(1 if verify(manifest, out, workers, limit, shard) else 0)
 
@@ -106,7 +106,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="manifest to write")],
 ) -> None:
     """Join manifests, such as those of shards: every video once."""
-    from tubelet.data.shards import merge
+    from tubelet.videos.shards import merge
 
     print(f"{out}: {len(merge(manifests, out))} videos")
 
@@ -126,8 +126,8 @@ def transcode(
 ) -> None:
     """Write every video anew for quick training: H.264, small, key frames close together. Originals are only read. Exit
     code 1 if one could not be read. Interrupted, it goes on where it was."""
-    from tubelet.data.encode import Settings
-    from tubelet.data.transcode import transcode
+    from tubelet.videos.encode import Settings
+    from tubelet.videos.transcode import transcode
 
     settings = Settings(short_side, gop, fps)
     raise typer.Exit(1 if transcode(manifest, directory, settings, workers, limit, shard) else 0)

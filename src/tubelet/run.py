@@ -19,19 +19,19 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tubelet import run_directory, signals
-from tubelet.callbacks.metrics_csv import MetricsCSV
-from tubelet.callbacks.requeue import Interrupted, Requeue, leave
 from tubelet.config import check
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
-from tubelet.fit_loop import FitLoop
+from tubelet.loggers.metrics_csv import MetricsCSV
 from tubelet.masking import Mask, MaskGenerator
 from tubelet.methods.base import Method, Plan
 from tubelet.models.mae import MaskedAutoencoder
 from tubelet.optim.adamw import AdamW
-from tubelet.ranks import Ranks, join
-from tubelet.run_directory import RunDirectory
+from tubelet.runtime import run_directory, signals
+from tubelet.runtime.fit_loop import FitLoop
+from tubelet.runtime.ranks import Ranks, join
+from tubelet.runtime.requeue import Interrupted, Requeue, leave
+from tubelet.runtime.run_directory import RunDirectory
 from tubelet.storage import write_text
 from tubelet.weights.load import start_from
 

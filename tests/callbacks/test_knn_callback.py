@@ -8,9 +8,9 @@ import torch
 from omegaconf import DictConfig
 
 from tubelet import run
-from tubelet.callbacks.metrics_csv import read_metrics
 from tubelet.data.load_clip import load_clip
 from tubelet.evaluate.knn import knn_scores, pooled_features
+from tubelet.loggers.metrics_csv import read_metrics
 from tubelet.weights.load import load_model
 
 Config = Callable[..., DictConfig]

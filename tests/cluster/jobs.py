@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from small_slurm import SmallSlurm, until
 
-from tubelet.callbacks.metrics_csv import read_metrics
+from tubelet.loggers.metrics_csv import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600

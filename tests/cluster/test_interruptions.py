@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs import PATIENCE, Jobs, assert_equal
 from small_slurm import until
 
-from tubelet.callbacks.metrics_csv import read_metrics
+from tubelet.loggers.metrics_csv import read_metrics
 
 
 def test_two_nodes_pretrain_to_the_end(whole: Path) -> None:

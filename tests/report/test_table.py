@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tubelet.report.sweep import CollectSweep
 from tubelet.report.table import find_runs, varied, write_csv
-from tubelet.sweep import CollectSweep
 
 
 def make_run(folder: Path, ratio: float, loss: float | None) -> None:

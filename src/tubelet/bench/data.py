@@ -27,14 +27,14 @@ from rich.table import Column, Table
 
 from tubelet.clip import ClipGrid
 from tubelet.data.dataset import TrainingVideos, collate
-from tubelet.data.encode import Settings
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import key
 from tubelet.data.reader import available_readers
 from tubelet.data.sampling import Sampling
-from tubelet.data.transcode import transcode
 from tubelet.data.worker import keep_memory
 from tubelet.masking import tube
+from tubelet.videos.encode import Settings
+from tubelet.videos.transcode import transcode
 
 GRID = ClipGrid(frames=16, height=224, width=224, tubelet=2, patch=16)
 STRIDE = 4

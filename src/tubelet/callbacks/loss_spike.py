@@ -37,7 +37,7 @@ class LossSpike(L.Callback):
             return
         self._step = step
         loss = float(trainer.callback_metrics["train/loss"])
-        if math.isfinite(loss):  # else see tubelet.callbacks.nonfinite
+        if math.isfinite(loss):  # else see tubelet.runtime.nonfinite
             self._compare(trainer, step - 1, loss)
 
     def _compare(self, trainer: L.Trainer, step: int, loss: float) -> None:

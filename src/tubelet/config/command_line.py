@@ -40,7 +40,7 @@ def user_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints every error in its own way and exits with 1
     try:
         yield
-    except FloatingPointError as error:  # of tubelet.callbacks.nonfinite
+    except FloatingPointError as error:  # of tubelet.runtime.nonfinite
         _refuse(str(error), status=1)
     except Exception as error:
         message = explain(error)

@@ -119,7 +119,7 @@ class Method(L.LightningModule):
         self.log("lr", lr, prog_bar=True)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Clip, and see to it that no update is made if the gradient is not finite: see tubelet.callbacks.nonfinite."""
+        """Clip, and see to it that no update is made if the gradient is not finite: see tubelet.runtime.nonfinite."""
         scaler = self.trainer.scaler
         if scaler is not None:
             scaler.unscale_(optimizer)  # Lightning leaves that to a fused optimizer's step

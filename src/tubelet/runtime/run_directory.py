@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tubelet.callbacks.checkpoints import LAST, PREVIOUS
+from tubelet.runtime.checkpoints import LAST, PREVIOUS
 from tubelet.storage import clean, damage, put, write_text
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from tubelet.ranks import Ranks, join
+from tubelet.runtime.ranks import Ranks, join
 
 
 def four(ask: Callable[[Ranks], Any]) -> list[Any]:

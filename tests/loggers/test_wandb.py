@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.callbacks.wandb import wandb_logger
+from tubelet.loggers.wandb import wandb_logger
 
 
 @pytest.fixture(autouse=True)

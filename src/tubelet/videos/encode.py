@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from tubelet.data.processes import Report
 from tubelet.data.reader import Video, VideoError, open_video, read_frames
 from tubelet.data.reader.pyav import PyavVideo
-from tubelet.data.verify import Job, examine
+from tubelet.videos.processes import Report
+from tubelet.videos.verify import Job, examine
 
 T = TypeVar("T")
 

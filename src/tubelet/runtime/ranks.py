@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
-from tubelet.pulse import Pulse
+from tubelet.runtime.pulse import Pulse
 
 TIMEOUT = timedelta(minutes=30)
 """For the ranks to find each other, and to wait while one of them prepares data; Lightning's default."""

@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tubelet import run_directory
-from tubelet.run_directory import RunDirectory, choose
+from tubelet.runtime import run_directory
+from tubelet.runtime.run_directory import RunDirectory, choose
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from tubelet.config import check
 from tubelet.weights.load import load_model
 
 Config = Callable[..., DictConfig]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONF = str(ROOT / "conf")
 ENCODERS = {
     "vit": ["encoder.position=sincos"],

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tubelet.callbacks.metrics_csv import MetricsCSV, read_metrics
+from tubelet.loggers.metrics_csv import MetricsCSV, read_metrics
 
 
 def test_columns_grow_and_later_rows_are_dropped(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from small_videos import video_frame, write_video
 from tubelet.cli import app
-from tubelet.data import transcode as transcode_module
-from tubelet.data.encode import Settings, scaled_size, thin
 from tubelet.data.reader import read_frames
-from tubelet.data.transcode import transcode
+from tubelet.videos import transcode as transcode_module
+from tubelet.videos.encode import Settings, scaled_size, thin
+from tubelet.videos.transcode import transcode
 
 
 def rows(file):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tubelet.data.journal import Journal, progress_bar
 from tubelet.data.manifest import Manifest
-from tubelet.data.processes import Killed, Report, run_jobs
 from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
 from tubelet.data.reader.pyav import PyavVideo
-from tubelet.data.shards import copy_labels, take_shard
+from tubelet.videos.journal import Journal, progress_bar
+from tubelet.videos.processes import Killed, Report, run_jobs
+from tubelet.videos.shards import copy_labels, take_shard
 
 SAMPLES = 8  # frames by which a reader is compared with sequential decoding, besides the last
 TOLERANCE = 4, 0.1  # largest and mean difference, of 255: decoders of MPEG-4 part 2 round differently, others do not

@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from tubelet.data import demo
-from tubelet.data.demo import LABELS, Video, render
-from tubelet.data.processes import run_jobs
+from tubelet.demo import motions as demo
+from tubelet.demo.motions import LABELS, Video, render
+from tubelet.videos.processes import run_jobs
 
 
 def read(path: Path) -> np.ndarray:

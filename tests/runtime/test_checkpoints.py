@@ -14,8 +14,8 @@ import torch
 from omegaconf import DictConfig
 
 from tubelet import run, storage
-from tubelet.callbacks import checkpoints
-from tubelet.callbacks.checkpoints import Checkpoints, SaveError
+from tubelet.runtime import checkpoints
+from tubelet.runtime.checkpoints import Checkpoints, SaveError
 
 Tiny = Callable[..., DictConfig]
 SAVING = ["callbacks.checkpoints.every_n_steps=2", "callbacks.checkpoints.monitor=val/loss",

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from tubelet import run
-from tubelet.callbacks.metrics_csv import read_metrics
+from tubelet.loggers.metrics_csv import read_metrics
 
 Tiny = Callable[..., DictConfig]
 SHORT = ["callbacks.checkpoints.every_n_steps=1", "callbacks.knn=null", "trainer.accumulate=2", "trainer.max_epochs=9",

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tubelet.data.encode import Clip, Encoded, Encoding, Settings, clip_time, encode, partial_file
-from tubelet.data.journal import Journal, progress_bar
 from tubelet.data.manifest import Manifest, Record
-from tubelet.data.processes import Killed, run_jobs
-from tubelet.data.shards import copy_labels, take_shard
+from tubelet.videos.encode import Clip, Encoded, Encoding, Settings, clip_time, encode, partial_file
+from tubelet.videos.journal import Journal, progress_bar
+from tubelet.videos.processes import Killed, run_jobs
+from tubelet.videos.shards import copy_labels, take_shard
 
 FILLED = ("num_frames", "fps", "height", "width", "status", "reader")
 TIMED = 8  # videos whose reading is timed before and after

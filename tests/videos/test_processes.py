@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tubelet.data.processes import Killed, run_jobs
+from tubelet.videos.processes import Killed, run_jobs
 
 
 def work(job, report):

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from small_videos import video_frame, write_video
 from tubelet.cli import app
-from tubelet.data import verify as verify_module
 from tubelet.data.manifest import Manifest
-from tubelet.data.processes import Killed
 from tubelet.data.reader import available_readers, read_frames
-from tubelet.data.shards import merge, take_shard
-from tubelet.data.verify import Finding, Job, examine, examine_all, verify
+from tubelet.videos import verify as verify_module
+from tubelet.videos.processes import Killed
+from tubelet.videos.shards import merge, take_shard
+from tubelet.videos.verify import Finding, Job, examine, examine_all, verify
 
 
 def write_images(directory, frames):

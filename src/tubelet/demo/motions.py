@@ -23,8 +23,8 @@ import numpy as np
 from filelock import FileLock
 from rich.progress import track
 
-from tubelet.data.processes import Report, run_jobs
 from tubelet.data.randomness import key
+from tubelet.videos.processes import Report, run_jobs
 
 SIZE = 96  # pixels, both sides
 FRAMES = 32

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from tubelet.data.demo import render
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import generator
+from tubelet.demo.motions import render
 
 
 def few_labels(manifest: str | Path, out: str | Path, per_class: int, seed: int = 0) -> None:

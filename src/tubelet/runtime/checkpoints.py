@@ -20,8 +20,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.distributed.checkpoint.api import CheckpointException
 
 from tubelet import storage
-from tubelet.callbacks.after_batch import after_batch
-from tubelet.callbacks.metrics_csv import MetricsCSV
+from tubelet.loggers.metrics_csv import MetricsCSV
+from tubelet.runtime.after_batch import after_batch
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -15,9 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tubelet.callbacks.block_switches import BlockSwitches
-from tubelet.callbacks.nonfinite import NonFinite
 from tubelet.methods.base import Plan
+from tubelet.runtime.block_switches import BlockSwitches
+from tubelet.runtime.nonfinite import NonFinite
 
 
 def build_trainer(

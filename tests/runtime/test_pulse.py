@@ -6,9 +6,9 @@ import time
 import pytest
 import torch.distributed as dist
 
-from tubelet import pulse
-from tubelet.pulse import Pulse
-from tubelet.ranks import LostRank, Ranks
+from tubelet.runtime import pulse
+from tubelet.runtime.pulse import Pulse
+from tubelet.runtime.ranks import LostRank, Ranks
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, open_dict
 
 from on_ranks import curve, newest, on_ranks
 from tubelet import run
-from tubelet.callbacks import nonfinite
-from tubelet.callbacks.nonfinite import NonFinite
+from tubelet.runtime import nonfinite
+from tubelet.runtime.nonfinite import NonFinite
 
 Config = Callable[..., DictConfig]
 TESTS = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from tubelet import signals
-from tubelet.callbacks.after_batch import after_batch
-from tubelet.callbacks.checkpoints import LAST, save
+from tubelet.runtime import signals
+from tubelet.runtime.after_batch import after_batch
+from tubelet.runtime.checkpoints import LAST, save
 
 TRY_AGAIN = 75
 """Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""

@@ -12,10 +12,10 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from tubelet import run, signals
-from tubelet.callbacks import requeue
-from tubelet.callbacks.checkpoints import Checkpoints
-from tubelet.callbacks.metrics_csv import read_metrics
+from tubelet import run
+from tubelet.loggers.metrics_csv import read_metrics
+from tubelet.runtime import requeue, signals
+from tubelet.runtime.checkpoints import Checkpoints
 
 Tiny = Callable[..., DictConfig]
 
