@@ -45,9 +45,9 @@ def tiny_arguments(videos: Path) -> Callable[..., list[str]]:
         ]  # fmt: skip
         if method == "mae":
             choices += [
-                "method.model.decoder_dim=16",
-                "method.model.decoder_position=sincos",
-                "method.model.decoder_depth=1",
+                "decoder.dim=16",
+                "decoder.position=sincos",
+                "decoder.depth=1",
                 "callbacks.reconstructions=null",
             ]
         return [*choices, *more]

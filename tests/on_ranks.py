@@ -16,7 +16,7 @@ from tubelet.data.dataset import Batch
 from tubelet.loggers.metrics_csv import read_metrics
 from tubelet.methods.base import Plan, StepResult
 from tubelet.methods.pretraining import Pretraining
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.models.masked import MaskedModel
 from tubelet.optim.adamw import AdamW
 
 
@@ -46,7 +46,7 @@ class Poisoned(Pretraining):
     """In every third step the loss, or only the gradient, of the last rank's first batch is not finite."""
 
     def __init__(
-        self, model: MaskedAutoencoder, model_config: dict[str, Any], optim: AdamW, plan: Plan, loss: bool = True
+        self, model: MaskedModel, model_config: dict[str, Any], optim: AdamW, plan: Plan, loss: bool = True
     ) -> None:
         super().__init__(model, model_config, optim, plan)
         self.loss = loss

@@ -14,14 +14,14 @@ from typing import Literal
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from torch._utils import ExceptionWrapper
 
 from tubelet.config import ConfigError, check, explain
-from tubelet.config.values import fits, target_of
+from tubelet.config.values import fits
 from tubelet.data.reader import read_frames
+from tubelet.nodes import build, target_of
 
 APP = Path(__file__).parent / "config_app"
 CONF = Path(__file__).parents[1] / "conf"
@@ -75,7 +75,7 @@ def test_a_good_config_passes_and_stays_as_it_is(composed: Compose) -> None:
 
 UNKNOWN = [
     ("data.batchsize", "data: {batchsize: 4}", "batch_size"),
-    ("method.model.dept", "method: {model: {dept: 3}}", "depth"),
+    ("model.dept", "model: {dept: 3}", "depth"),
     ("optim.lrr", "optim: {lrr: 3}", "lr"),
     ("callbacks.throughput.evry", "callbacks: {throughput: {evry: 3}}", "every"),
 ]
@@ -131,7 +131,7 @@ def test_an_experiment_file_without_its_package_line_is_refused(composed: Compos
         ("optim.lr=fast", "optim.lr: must be float, got 'fast'"),
         ("data.scale=[1,2,3]", "data.scale: must be tuple[float, float], got [1, 2, 3]"),
         ("method.target=pixel", "method.target: must be Literal['pixels', 'features'], got 'pixel'"),
-        ("method.model.encoder=3", "method.model.encoder: must be Encoder, got 3"),
+        ("model.encoder=3", "model.encoder: must be Encoder, got 3"),
         # reported where it is written, not a second time as method.num_frames: ${encoder.num_frames}
         ("encoder.num_frames=many", "encoder.num_frames: must be int, got 'many'"),
         ("data.views=[{_target_:app.Log,evry:3}]", "data.views[0].evry: unknown key (did you mean 'every'?)"),
@@ -230,8 +230,10 @@ def test_a_target_with_kwargs_takes_any_key(composed: Compose) -> None:
     check(composed("+callbacks.free={_target_:app.takes_anything,a:1}"))
 
 
-def test_callbacks_and_masking_may_be_null(composed: Compose) -> None:
-    check(composed("callbacks.throughput=null", "logger=null", "masking=null"))
+def test_callbacks_may_be_null_and_a_masking_where_nothing_is_hidden(composed: Compose) -> None:
+    check(composed("callbacks.throughput=null", "logger=null"))
+    assert mistakes(composed("masking=null")) == ["masking: a value is missing, this method hides tokens"]
+    check(composed("masking=null", "method._target_=app.Labelled"))
 
 
 def test_a_circle_of_interpolations_is_refused(composed: Compose) -> None:
@@ -309,12 +311,12 @@ def test_explain_knows_the_error_of_a_loaders_worker() -> None:
 
 def test_explain_tells_a_users_mistake_from_ours(composed: Compose) -> None:
     grid = {"_target_": "tubelet.clip.ClipGrid", "frames": 7, "height": 8, "width": 8, "tubelet": 2, "patch": 4}
-    with pytest.raises(InstantiationException) as caught:
-        instantiate({"grid": grid})
+    with pytest.raises(ValueError) as caught:
+        build({"grid": grid})
     assert explain(caught.value) == "grid: num_frames 7 is not divisible by tubelet_size 2"
-    with pytest.raises(InstantiationException) as caught:
-        instantiate(composed("method.num_frames=101").method)
-    assert explain(caught.value) is None  # an AssertionError
+    with pytest.raises(AssertionError) as ours:
+        build(OmegaConf.to_container(composed("method.num_frames=101").method, resolve=True))
+    assert explain(ours.value) is None
     with pytest.raises(ValueError) as foreign:
         int("many")
     assert explain(foreign.value) is None

@@ -43,9 +43,9 @@ def test_it_composes_and_passes(name: str, videos: Path) -> None:
 
 PUBLISHED = {  # experiment: videos a step, base lr, epochs, frames x stride, and what else the recipe fixes
     "pretrain_k400_base": (1024, 1.5e-4, 1600, 4, {"masking.ratio": 0.9, "optim.warmup_epochs": 40, "data.flip": True}),
-    "pretrain_k400_small": (1024, 1.5e-4, 1600, 4, {"method.model.decoder_depth": 4}),
-    "pretrain_k400_large": (512, 1.5e-4, 1600, 4, {"method.model.decoder_depth": 12}),
-    "pretrain_k400_huge": (1024, 1.5e-4, 1600, 4, {"method.model.decoder_depth": 12}),
+    "pretrain_k400_small": (1024, 1.5e-4, 1600, 4, {"decoder.depth": 4}),
+    "pretrain_k400_large": (512, 1.5e-4, 1600, 4, {"decoder.depth": 12}),
+    "pretrain_k400_huge": (1024, 1.5e-4, 1600, 4, {"decoder.depth": 12}),
     "pretrain_ssv2_base": (1024, 1.5e-4, 2400, 2, {"data.flip": False, "optim.betas": [0.9, 0.95]}),
     "pretrain_ssv2_small": (2048, 1.5e-4, 2400, 2, {"data.flip": False}),
     "pretrain_ucf101_base": (192, 3e-4, 3200, 4, {"masking.ratio": 0.75, "data.flip": True}),
@@ -55,12 +55,12 @@ PUBLISHED = {  # experiment: videos a step, base lr, epochs, frames x stride, an
     "finetune_k400_base": (384, 5e-4, 75, 4, {"optim.layer_decay": 0.75, "encoder.drop_path": 0.1, "data.repeats": 2}),
     "finetune_k400_small": (384, 5e-4, 150, 4, {"method.mixup": 0.8, "method.cutmix": 1.0}),
     "finetune_k400_large": (128, 2e-3, 35, 4, {"method.label_smoothing": 0.1, "data.augment.erase": 0.25}),
-    "finetune_k400_huge": (512, 1e-3, 50, 4, {"encoder.drop_path": 0.2, "method.model.head_dropout": 0.5}),
+    "finetune_k400_huge": (512, 1e-3, 50, 4, {"encoder.drop_path": 0.2, "model.head_dropout": 0.5}),
     "finetune_ssv2_base": (384, 5e-4, 40, 2, {"data.sampling": "segments", "data.flip": False, "data.test_clips": 2}),
     "finetune_ssv2_small": (384, 1e-3, 40, 2, {"optim.layer_decay": 0.7}),
-    "finetune_ucf101_base": (128, 5e-4, 100, 4, {"optim.layer_decay": 0.7, "method.model.head_dropout": 0.5}),
+    "finetune_ucf101_base": (128, 5e-4, 100, 4, {"optim.layer_decay": 0.7, "model.head_dropout": 0.5}),
     "finetune_hmdb51_base": (128, 1e-3, 50, 2, {"encoder.drop_path": 0.2, "data.test_clips": 10, "data.test_crops": 3}),
-    "attentive_ssv2": (256, 1e-3, 20, 2, {"method.model.pool_depth": 4, "method.model.pool_heads": 16}),
+    "attentive_ssv2": (256, 1e-3, 20, 2, {"model.pool_depth": 4, "model.pool_heads": 16}),
 }
 
 
@@ -97,10 +97,9 @@ def shrink(cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.trainer.max_steps, cfg.trainer.precision, cfg.callbacks.progress = 2, "32-true", None
         cfg.encoder.update(SHRUNK)
-        if "decoder_dim" in cfg.method.model:
-            cfg.method.model.update({"decoder_dim": 48, "decoder_heads": 3, "decoder_depth": 1})
-        if cfg.method.model.get("pool") == "attentive":
-            cfg.method.model.update({"pool_heads": 3, "pool_depth": 1})
+        cfg.decoder.update({"dim": 48, "num_heads": 3, "depth": 1})
+        if cfg.model.get("pool") == "attentive":
+            cfg.model.update({"pool_heads": 3, "pool_depth": 1})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ CONF = Path(__file__).parent.parent / "conf"
 TINY = [
     "name=try", "data=manifest", "data.batch_size=2", "data.repeats=2", "data.num_workers=0", "data.stride=2",
     "encoder.num_frames=4", "encoder.image_size=16", "encoder.dim=32", "encoder.depth=2", "encoder.num_heads=2",
-    "method.model.decoder_dim=16", "method.model.decoder_depth=1", "method.model.decoder_heads=2",
+    "decoder.dim=16", "decoder.depth=1", "decoder.num_heads=2",
     "optim.warmup_epochs=1", "trainer=cpu", "trainer.precision=32-true",
     "trainer.log_every_n_steps=1", "logger=none", "callbacks.progress=null",
     "callbacks.checkpoints.every_n_steps=2",

@@ -6,9 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tubelet.config.compose import build_model as build_model
     from tubelet.data.load_clip import load_clip as load_clip
     from tubelet.evaluate.predict import predict as predict
     from tubelet.masking import Mask as Mask
+    from tubelet.run import train as train
     from tubelet.weights.load import load_model as load_model
     from tubelet.weights.save import save_pretrained as save_pretrained
 
@@ -16,12 +18,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Mask": "tubelet.masking",
+    "build_model": "tubelet.config.compose",
     "load_clip": "tubelet.data.load_clip",
     "load_model": "tubelet.weights.load",
     "predict": "tubelet.evaluate.predict",
     "save_pretrained": "tubelet.weights.save",
+    "train": "tubelet.run",
 }
-__all__ = ["Mask", "__version__", "load_clip", "load_model", "predict", "save_pretrained"]
+__all__ = [
+    "Mask", "__version__", "build_model", "load_clip", "load_model", "predict", "save_pretrained", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,19 @@ from tubelet.config import user_errors
 app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 Model = Annotated[str, typer.Argument(help="run directory, .ckpt, Hugging Face directory or hub id, or a .pth")]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust", callback=lambda packages: _importable(packages), help="package whose classes MODEL may name"
+    ),
+]
+
+
+def _importable(packages: list[str] | None) -> list[str]:
+    """A trusted package may lie in the current directory, as it may for train.py."""
+    if packages:
+        sys.path.insert(0, os.getcwd())
+    return packages or []
 
 
 @app.callback()
@@ -24,17 +39,19 @@ def reconstruct(
     model: Model,
     video: Annotated[Path, typer.Argument(help="any video file")],
     out: Annotated[Path, typer.Option(help="picture to write: .gif, .png or .mp4")],
-    masking: Annotated[str, typer.Option(help="tube, random or frame")] = "tube",
-    ratio: Annotated[float, typer.Option(help="share of tokens to hide, in (0, 1)")] = 0.9,
-    seed: Annotated[int, typer.Option(help="of the mask")] = 0,
+    masking: Annotated[str | None, typer.Option(help="tube, random, frame, ... (default: the one of the run)")] = None,
+    ratio: Annotated[float | None, typer.Option(help="share of tokens to hide, in (0, 1) (default: the run's)")] = None,
+    seed: Annotated[int, typer.Option(help="seed of the mask")] = 0,
+    trust: Trust = None,
 ) -> None:
-    """Draw what a masked autoencoder fills in: original | masked | reconstructed."""
+    """Draw what a masked model fills in: original | masked | reconstructed."""
     from tubelet.evaluate.pictures import check_picture, save_reconstructions
     from tubelet.evaluate.reconstruction import reconstruct_file
-    from tubelet.weights.load import load_model
+    from tubelet.weights.load import load_masking, load_model
 
     check_picture(out)
-    print(save_reconstructions(reconstruct_file(load_model(model), video, masking, ratio, seed), out))
+    hide = load_masking(model, masking, ratio, trust=trust or [])
+    print(save_reconstructions(reconstruct_file(load_model(model, trust=trust or []), video, hide, seed), out))
 
 
 @app.command()
@@ -42,8 +59,11 @@ def predict(
     model: Model,
     videos: Annotated[list[Path], typer.Argument(help="any video files")],
     topk: Annotated[int, typer.Option(help="classes to name")] = 5,
-    labels: Annotated[Path | None, typer.Option(help="names, one a line, for weights without")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one object a video")] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="file with one class name per line, for weights without names")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one object per video")] = False,
+    trust: Trust = None,
 ) -> None:
     """Name the classes of videos, each seen in views that cover it."""
     import json
@@ -51,7 +71,7 @@ def predict(
     from tubelet.evaluate.predict import name_classes, predict
     from tubelet.weights.load import load_model
 
-    classifier = load_model(model)
+    classifier = load_model(model, trust=trust or [])
     if labels is not None:
         name_classes(classifier, labels)
     for video in videos:
@@ -217,13 +237,14 @@ def features(
     batch_size: Annotated[int, typer.Option(help="videos at a time")] = 8,
     num_workers: Annotated[int, typer.Option(help="processes that read videos")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust: Trust = None,
 ) -> None:
     """Write the features of every video of a manifest. Interrupted, it goes on where it was."""
     from tubelet.evaluate.features import extract_features
-    from tubelet.weights.load import load_model
+    from tubelet.weights.load import load_encoder
 
     settings = {"per_token": per_token, "batch_size": batch_size, "num_workers": num_workers}
-    print(extract_features(load_model(model), manifest, out, device=device, **settings))
+    print(extract_features(load_encoder(model, trust=trust or []), manifest, out, device=device, **settings))
 
 
 @app.command()
@@ -231,12 +252,13 @@ def attention(
     model: Model,
     video: Annotated[Path, typer.Argument(help="any video file")],
     out: Annotated[Path, typer.Option(help="film to write: .gif or .mp4")],
+    trust: Trust = None,
 ) -> None:
     """Lay the attention of the last block over the frames: of the class token, or the mean of all queries."""
     from tubelet.evaluate.attention import save_attention
-    from tubelet.weights.load import load_model
+    from tubelet.weights.load import load_encoder
 
-    print(save_attention(load_model(model), video, out))
+    print(save_attention(load_encoder(model, trust=trust or []), video, out))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ https://arxiv.org/abs/2404.08471; running cells and dual masking: VideoMAEv2, ht
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -117,6 +118,12 @@ def dual(grid: ClipGrid, ratio: float, generator: torch.Generator, decoder_ratio
     if grid.t % 4:
         raise ValueError(f"dual masking needs a multiple of 4 time steps, this clip has {grid.t}")
     return torch.stack([tube(grid, ratio, generator), running_cell(grid, decoder_ratio, generator)])
+
+
+def generators() -> dict[str, MaskGenerator]:
+    """Every generator of this file, by name."""
+    public = {name: f for name, f in globals().items() if inspect.isfunction(f) and not name.startswith("_")}
+    return {name: f for name, f in public.items() if next(iter(inspect.signature(f).parameters), "") == "grid"}
 
 
 def _block(grid: ClipGrid, scale: float, generator: torch.Generator) -> Tensor:

@@ -14,18 +14,21 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from tubelet.config import check
+from tubelet.config.compose import compose
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
+from tubelet.evaluate.reconstruction import can_reconstruct
 from tubelet.loggers.metrics_csv import MetricsCSV
 from tubelet.masking import Mask, MaskGenerator
 from tubelet.methods.base import Method, Plan
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.models.base import VideoModel
+from tubelet.nodes import OWN, Node, packages_of, target_of
+from tubelet.nodes import build as build_node
 from tubelet.optim.adamw import AdamW
 from tubelet.runtime import run_directory, signals
 from tubelet.runtime.fit_loop import FitLoop
@@ -44,6 +47,13 @@ CHOSEN = "TUBELET_CHOSEN"
 """Set by rank 0 for the ranks that Lightning launches: directory and checkpoint, as JSON."""
 
 
+def train(*overrides: str) -> dict[str, float]:
+    """`python train.py OVERRIDES` from Python, in any directory: `train("experiment=demo_pretrain", "seed=1")`. Returns
+    and raises what `main` does.
+    """
+    return main(compose(*overrides))
+
+
 def main(cfg: DictConfig) -> dict[str, float]:
     """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake, and
     SystemExit when a signal has stopped the run.
@@ -58,6 +68,8 @@ def main(cfg: DictConfig) -> dict[str, float]:
 
 def _run(cfg: DictConfig) -> dict[str, float]:
     started = perf_counter()
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    model, masking = start_model(config)  # first: what cannot work leaves no run directory
     run, checkpoint, finished = _directory(cfg)
     try:
         if finished:
@@ -68,8 +80,7 @@ def _run(cfg: DictConfig) -> dict[str, float]:
                 f"{checkpoint} was written {written} trainer.strategy=fsdp and cannot be continued otherwise; "
                 f"weights={run.path} starts a new run from it"
             )
-        torch.manual_seed(key(cfg.seed, "weights"))
-        method, data, trainer = build(cfg, run.path)
+        method, data, trainer = build(config, model, masking, run.path)
         _print_essentials(cfg, method, data, trainer)
         with _ranks(cfg).naming_the_lost(f"run the same command again with resume={run.path}"):
             metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
@@ -83,53 +94,66 @@ def _run(cfg: DictConfig) -> dict[str, float]:
         _close_wandb()
 
 
-def build(cfg: DictConfig, run_dir: Path) -> tuple[Method, VideoDataModule, L.Trainer]:
-    """The objects of a run. The model owns the clip's size and the preprocessing; the data follow it."""
-    model = build_node(cfg.method.model)
-    if cfg.weights is not None:
-        start_from(model, cfg.weights, new_task=cfg.stage == "fit")  # what is only evaluated must be all there
-    masking: MaskGenerator = build_node(cfg.masking)
-    if isinstance(model, MaskedAutoencoder):
+def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
+    """The model of a run, started from `weights`, and what hides its tokens. Raises ValueError if they do not fit."""
+    torch.manual_seed(key(config["seed"], "weights"))
+    model: VideoModel = build_node(config["model"], where="model")
+    masking = None
+    if target_of(config["method"]["_target_"]).masked:
+        masking = build_node(config["masking"], where="masking")
         model.encoder.check_masking(masking)
-    data: VideoDataModule = build_node(cfg.data)(
+    if config["weights"] is not None:  # what is only evaluated must be all there
+        new_task, trust = config["stage"] == "fit", packages_of(config)
+        start_from(model, config["weights"], new_task, node=config["model"], trust=trust)
+    return model, masking
+
+
+def build(
+    config: Node, model: VideoModel, masking: MaskGenerator | None, run_dir: Path
+) -> tuple[Method, VideoDataModule, L.Trainer]:
+    """The other objects of a run. The model owns the clip's size and the preprocessing; the data follow it."""
+    ranks = _ranks(config)
+    data: VideoDataModule = build_node(config["data"], where="data")(
         grid=model.grid,
         preprocess=model.preprocess,
         masking=masking,
-        seed=cfg.seed,
-        accumulate=cfg.trainer.accumulate,
+        seed=config["seed"],
+        accumulate=config["trainer"]["accumulate"],
         run_dir=run_dir,
     )
-    _ranks(cfg).once_per_node(data.prepare_data)
-    data.setup(cfg.stage)
-    optim: AdamW = build_node(cfg.optim)
-    plan = make_plan(cfg, data.steps_per_epoch)
-    settings = {name: value for name, value in cfg.method.items() if name != "model"}
-    model_config = OmegaConf.to_container(cfg.method.model, resolve=True)
-    method: Method = build_node(settings)(model=model, model_config=model_config, optim=optim, plan=plan)
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    ranks.once_per_node(data.prepare_data)
+    data.setup(config["stage"])
+    optim: AdamW = build_node(config["optim"], where="optim")
+    plan = make_plan(config, data.steps_per_epoch)
+    make_method = build_node(config["method"], where="method")
+    method: Method = make_method(model=model, model_config=config["model"], optim=optim, plan=plan)
+    method.masking_config = None if masking is None else config["masking"]
     loggers = [MetricsCSV(run_dir / "metrics.csv")]
-    loggers += [build_node(node)(run_dir=run_dir, config=resolved) for node in cfg.logger.values() if node]
-    callbacks = [*(build_node(node) for node in cfg.callbacks.values() if node), Requeue(cfg.trainer.timeout_minutes)]
-    trainer: L.Trainer = build_node(cfg.trainer)(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
+    loggers += [logger(run_dir=run_dir, config=config) for logger in _nodes(config, "logger")]
+    callbacks = [*_nodes(config, "callbacks"), Requeue(config["trainer"]["timeout_minutes"])]
+    make_trainer = build_node(config["trainer"], where="trainer")
+    trainer: L.Trainer = make_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
     FitLoop.replace(trainer)
-    _ranks(cfg).check(trainer.num_devices, trainer.num_nodes)
+    ranks.check(trainer.num_devices, trainer.num_nodes)
     return method, data, trainer
 
 
-def build_node(node: Any) -> Any:
-    """What a `_target_` node stands for, its lists and dicts plain Python."""
-    return instantiate(node, _convert_="all")
+def _nodes(config: Node, group: str) -> list[Any]:
+    """What the nodes of a group stand for, without those that are switched off."""
+    named = (config[group] or {}).items()
+    return [build_node(node, where=f"{group}.{name}") for name, node in named if node is not None]
 
 
-def make_plan(cfg: DictConfig, steps_per_epoch: int) -> Plan:
+def make_plan(config: Node, steps_per_epoch: int) -> Plan:
     """Steps come from the config and the data's size; asking Lightning for them would build the loaders too early."""
     steps_per_epoch = max(steps_per_epoch, 1)  # 0 where nothing is trained
-    steps = cfg.trainer.max_steps if cfg.trainer.max_steps > 0 else cfg.trainer.max_epochs * steps_per_epoch
-    return Plan(steps, steps_per_epoch, cfg.data.batch_size, cfg.seed)
+    max_steps, max_epochs = config["trainer"]["max_steps"], config["trainer"]["max_epochs"]
+    steps = max_steps if max_steps > 0 else max_epochs * steps_per_epoch
+    return Plan(steps, steps_per_epoch, config["data"]["batch_size"], config["seed"])
 
 
-def _ranks(cfg: DictConfig) -> Ranks:
-    return join(cfg.trainer.accelerator, cfg.trainer.timeout_minutes)
+def _ranks(config: Any) -> Ranks:
+    return join(config["trainer"]["accelerator"], config["trainer"]["timeout_minutes"])
 
 
 def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
@@ -225,11 +249,19 @@ def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dic
         for picture in [run.path / "loss.png", *sorted(run.path.glob("reconstructions/*"))[-2:]]:
             if picture.exists():
                 rows[f"picture ({picture.suffix[1:]})"] = str(picture)
-        if cfg.masking is None:
-            rows["try next"] = f"tubelet predict {run.path} VIDEO"
-        else:
-            rows["try next"] = f"tubelet reconstruct {run.path} VIDEO --ratio {cfg.masking.ratio} --out x.gif"
+        rows["try next"] = _next_command(run.path, trainer.lightning_module, cfg)
     console.print(_table(f"{cfg.name}: done in {seconds:.0f} s", rows))
+
+
+def _next_command(run: Path, method: Method, cfg: DictConfig) -> str:
+    """What this run's model can do."""
+    named = {"model": method.model_config, "masking": method.masking_config}
+    trust = "".join(f" --trust {package}" for package in sorted(packages_of(named) - {OWN}))
+    if can_reconstruct(method.model):
+        return f"tubelet reconstruct {run} VIDEO --out x.gif{trust}"
+    if method.learns_labels:
+        return f"tubelet predict {run} VIDEO{trust}"
+    return f"tubelet features {run} {cfg.data.val or cfg.data.train} --out features.safetensors{trust}"
 
 
 def _table(title: str, rows: dict[str, str]) -> Table:

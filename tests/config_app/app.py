@@ -30,7 +30,8 @@ class Model:
 
 @dataclass
 class Method:
-    model: Model
+    masked = True
+
     num_frames: int
     target: Literal["pixels", "features"] = "pixels"
     hook: Callable[[int], int] | None = None
@@ -38,6 +39,10 @@ class Method:
     def __post_init__(self) -> None:
         if self.num_frames > 100:
             raise AssertionError("our own mistake")
+
+
+class Labelled(Method):
+    masked = False
 
 
 @dataclass

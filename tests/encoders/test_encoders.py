@@ -1,17 +1,24 @@
 """The contract that every encoder keeps, masked and whole, compiled and checkpointed."""
 
+import copy
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
 
 from tubelet import masking
+from tubelet.clip import ClipGrid
+from tubelet.decoders.self_attention import SelfAttentionDecoder
+from tubelet.encoders.base import Encoder
 from tubelet.encoders.timesformer import TimeSformer
 from tubelet.encoders.vit import VideoViT
 from tubelet.encoders.vivit import FactorisedViViT, ViViT
-from tubelet.layers.block import DropPath, blocks_of
+from tubelet.layers.block import DropPath
+from tubelet.layers.stack import blocks_of
+from tubelet.layers.switches import switch
 from tubelet.masking import Mask
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.models.masked import MaskedModel
 
 SMALL = {"image_size": 32, "num_frames": 4, "patch_size": 8, "dim": 24, "depth": 2, "num_heads": 2}
 ENCODERS = {
@@ -74,7 +81,7 @@ def test_masked_is_the_same_as_a_clip_of_the_visible_part_alone(make):
 
 def test_masked_autoencoder_trains_every_parameter(make):
     encoder = make()
-    mae = MaskedAutoencoder(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+    mae = MaskedModel(encoder, partial(SelfAttentionDecoder, dim=16, depth=1, num_heads=2))
     loss = mae(a_clip(encoder), tube_mask(encoder.grid)).loss
     loss.backward()
     assert torch.isfinite(loss)
@@ -82,13 +89,16 @@ def test_masked_autoencoder_trains_every_parameter(make):
     assert silent == []
 
 
-def mae_of(encoder, **switches):
-    """A masked autoencoder in training, the switches of its blocks thrown, and its input."""
-    mae = MaskedAutoencoder(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
-    for block in blocks_of(mae):
-        for name, value in switches.items():
-            setattr(block, name, value)
+def mae_of(encoder, checkpointing=False):
+    """A masked model in training, and its input."""
+    mae = MaskedModel(encoder, partial(SelfAttentionDecoder, dim=16, depth=1, num_heads=2))
+    switch_all(mae, checkpointing, False)
     return mae, a_clip(encoder), tube_mask(encoder.grid)
+
+
+def switch_all(mae, checkpointing, compiled):
+    for block in blocks_of(mae):
+        switch(block, checkpointing, compiled)
 
 
 def gradients(mae, clip, mask):
@@ -101,13 +111,11 @@ def gradients(mae, clip, mask):
 def test_checkpointing_changes_nothing(make):
     mae, clip, mask = mae_of(make(drop_path=0.5, dropout=0.1, attention_dropout=0.1))
     expected = gradients(mae, clip, mask)
-    for block in blocks_of(mae):
-        block.checkpoint_activations = True
+    switch_all(mae, True, False)
     with saved_bytes() as saved:
         found = gradients(mae, clip, mask)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    for block in blocks_of(mae):
-        block.checkpoint_activations = False
+    switch_all(mae, False, False)
     with saved_bytes() as saved_without:
         gradients(mae, clip, mask)
     assert saved[0] < 0.7 * saved_without[0]
@@ -128,7 +136,7 @@ def saved_bytes():
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_one_graph(make, checkpointing):
-    mae, clip, mask = mae_of(make(drop_path=0.1), checkpoint_activations=checkpointing)
+    mae, clip, mask = mae_of(make(drop_path=0.1), checkpointing)
     mae.train(checkpointing)
     compiled = torch.compile(mae, fullgraph=True, backend="eager")
     loss = compiled(clip, mask).loss
@@ -155,11 +163,9 @@ def test_compiled_blocks_compute_the_same_without_a_graph_break(name):
     torch._dynamo.utils.counters.clear()
     mae, clip, mask = mae_of(ENCODERS[name](depth=3, drop_path=0.3))
     names, expected = list(mae.state_dict()), gradients(mae, clip, mask)
-    for block in blocks_of(mae):
-        block.compiled = True
+    switch_all(mae, False, True)
     found = gradients(mae, clip, mask)
-    for block in blocks_of(mae):
-        block.checkpoint_activations = True
+    switch_all(mae, True, True)
     again = gradients(mae, clip, mask)
     counters = torch._dynamo.utils.counters
     assert not counters["graph_break"]
@@ -215,3 +221,38 @@ def test_divided_block_by_hand():
     y = torch.cat([(cls + torch.stack(copies).mean(0))[None], patches.flatten(0, 1)])
     y = y + block.mlp(block.norm2(y))
     assert torch.allclose(block(x)[0][0], y, atol=1e-5)
+
+
+def test_a_copy_of_a_switched_block_computes_with_its_own_weights(make):
+    mae, clip, mask = mae_of(make(), checkpointing=True)
+    twin = copy.deepcopy(mae)
+    expected = twin(clip, mask).loss
+    with torch.no_grad():
+        for parameter in mae.parameters():
+            parameter.zero_()
+    assert torch.equal(twin(clip, mask).loss, expected)
+
+
+def test_what_an_encoder_lacks_is_said_when_its_class_is_defined():
+    with pytest.raises(TypeError, match=r"Half must define layers\(\)"):
+
+        class Half(Encoder):
+            def forward(self, clip, mask=None, return_hidden_states=False, return_attentions=False):
+                return clip
+
+
+def test_what_an_encoder_lacks_is_said_when_a_model_is_built_of_it():
+    class Unfinished(Encoder):
+        def layers(self):
+            return [self.first, self.second]
+
+        def forward(self, clip, mask=None, return_hidden_states=False, return_attentions=False):
+            return clip
+
+    with pytest.raises(ValueError, match="Unfinished must set grid, dim, in_channels, norm"):
+        MaskedModel(Unfinished())
+    encoder = Unfinished()
+    encoder.grid, encoder.dim, encoder.in_channels, encoder.norm = ClipGrid(2, 8, 8, 2, 8), 4, 3, torch.nn.Identity()
+    encoder.first = encoder.second = torch.nn.Identity()
+    with pytest.raises(ValueError, match="it lists 2"):
+        MaskedModel(encoder)

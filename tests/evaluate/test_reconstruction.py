@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -5,18 +6,23 @@ import torch
 from PIL import Image
 
 from tubelet.data.transforms import Preprocess
+from tubelet.decoders.self_attention import SelfAttentionDecoder
+from tubelet.encoders.base import Encoder
 from tubelet.encoders.vit import VideoViT
 from tubelet.evaluate.pictures import check_picture, save_reconstructions
 from tubelet.evaluate.reconstruction import GREY, reconstruct, reconstruct_file
-from tubelet.masking import Mask
-from tubelet.models.mae import MAEOutput, MaskedAutoencoder
+from tubelet.masking import Mask, tube
+from tubelet.models.masked import MaskedModel, MaskedOutput
+from tubelet.targets.base import Target
+from tubelet.targets.pixels import Pixels
 
 PREPROCESS = Preprocess(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
-def model(norm_pix_loss: bool) -> MaskedAutoencoder:
+def model(norm_pix_loss: bool) -> MaskedModel:
     encoder = VideoViT(16, 4, patch_size=8, dim=16, depth=1, num_heads=2)
-    return MaskedAutoencoder(encoder, 16, 1, 2, norm_pix_loss=norm_pix_loss, preprocess=PREPROCESS).eval()
+    decoder = partial(SelfAttentionDecoder, dim=16, depth=1, num_heads=2)
+    return MaskedModel(encoder, decoder, partial(Pixels, normalise=norm_pix_loss), PREPROCESS).eval()
 
 
 @pytest.fixture
@@ -38,9 +44,9 @@ def test_a_perfect_prediction_gives_the_original_back(
 ) -> None:
     mae = model(norm_pix_loss)
     target = mae.target(clip, mask)
-    monkeypatch.setattr(MaskedAutoencoder, "forward", lambda *_: MAEOutput(torch.zeros(()), target, target))
+    monkeypatch.setattr(MaskedModel, "forward", lambda *_: MaskedOutput(torch.zeros(()), target, target))
     result = reconstruct(mae, clip, mask)
-    assert result.borrowed == norm_pix_loss
+    assert ("true mean" in result.caption) == norm_pix_loss
     assert result.original.shape == (2, 4, 16, 16, 3)
     assert torch.allclose(result.original, PREPROCESS.denormalise(clip).movedim(1, -1), atol=1e-6)
     assert torch.allclose(result.reconstructed, result.original, atol=1e-5)
@@ -60,16 +66,29 @@ def test_pictures_can_be_opened(clip: torch.Tensor, mask: Mask, ending: str, tmp
 
 
 def test_mistakes_are_named(videos: Path) -> None:
+    half = partial(tube, ratio=0.5)
     with pytest.raises(ValueError, match=r"x\.jpg"):
         check_picture("x.jpg")
-    with pytest.raises(ValueError, match="spiral"):
-        reconstruct_file(model(True), videos.parent / "0.mp4", "spiral")
     with pytest.raises(ValueError, match="VideoViT"):
-        reconstruct_file(model(True).encoder, videos.parent / "0.mp4")
+        reconstruct_file(model(True).encoder, videos.parent / "0.mp4", half)
     with pytest.raises(ValueError, match=r"nothing\.mp4"):
-        reconstruct_file(model(True), "nothing.mp4", ratio=0.5)
+        reconstruct_file(model(True), "nothing.mp4", half)
+    blind = MaskedModel(model(True).encoder, target=Sizes)
+    with pytest.raises(ValueError, match="predicts Sizes, which cannot be seen"):
+        reconstruct_file(blind, videos.parent / "0.mp4", half)
+
+
+class Sizes(Target):
+    """A target that is no picture."""
+
+    def __init__(self, encoder: Encoder, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.dim = 1
+
+    def forward(self, clip: torch.Tensor, mask: Mask) -> torch.Tensor:
+        return clip.new_zeros(*mask.hidden.shape, 1)
 
 
 def test_any_video_file(videos: Path) -> None:
-    result = reconstruct_file(model(False), videos.parent / "1.mp4", ratio=0.5)
+    result = reconstruct_file(model(False), videos.parent / "1.mp4", partial(tube, ratio=0.5))
     assert result.original.shape == (1, 4, 16, 16, 3)

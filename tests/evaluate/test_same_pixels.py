@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tubelet import run
@@ -28,14 +28,15 @@ def test_the_same_pixels(tiny: Callable[..., DictConfig], videos: Path, tmp_path
     settings = [f"data.test={videos}", "data.test_clips=2", "data.test_crops=3", "method.from_weights=false"]
     settings += [
         "encoder.final_norm=false",
-        "method.model.preprocess.short_side=20",
-        "method.model.preprocess.mean=[0.3,0.2,0.1]",
+        "preprocess.short_side=20",
+        "preprocess.mean=[0.3,0.2,0.1]",
     ]
     cfg = tiny(*settings, *sampling, "trainer.max_epochs=1", method="finetune")
     run.main(cfg)
     (directory,) = Path("runs/try").iterdir()
     save_pretrained(load_model(directory), tmp_path / "hugging_face")
-    _, data, _ = run.build(cfg, tmp_path)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    _, data, _ = run.build(config, *run.start_model(config), tmp_path)
     for model in (load_model(directory), load_model(tmp_path / "hugging_face")):
         for index, file in enumerate(sorted(videos.parent.glob("*.mp4"))):
             assert torch.equal(clip_of(data, "val", index), load_clip(file, model))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from tubelet import run
@@ -93,7 +93,7 @@ def test_bad_labels_are_one_clear_error(
     rows = ["path,label", *(f"{videos.parent / f'{i}.mp4'},{label}" for i, label in enumerate(labels))]
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(ValueError, match=message):
-        run.main(tiny(f"data.train={tmp_path / 'list.csv'}", "method.model.num_classes=3", method="scratch"))
+        run.main(tiny(f"data.train={tmp_path / 'list.csv'}", "model.num_classes=3", method="scratch"))
 
 
 def test_weights_and_masking_must_go_with_the_method(tiny: Config) -> None:
@@ -161,7 +161,8 @@ def test_rare_classes_weigh_more(tiny: Config, videos: Path, tmp_path: Path) -> 
     rows = ["path,label", *(f"{videos.parent / f'{i}.mp4'},{label}" for i, label in enumerate([0, 0, 0, 1, 1, 2]))]
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
     cfg = tiny(f"data.train={tmp_path / 'list.csv'}", "method.class_balanced=true", method="scratch")
-    built, data, trainer = run.build(cfg, tmp_path)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    built, data, trainer = run.build(config, *run.start_model(config), tmp_path)
     built._trainer = trainer
     trainer.datamodule = data  # type: ignore[misc]
     built.setup("fit")

@@ -1,18 +1,24 @@
+from functools import partial
+
 import pytest
 import torch
 
 from tubelet.data.dataset import Batch
+from tubelet.data.transforms import Preprocess
+from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.encoders.vit import VideoViT
 from tubelet.masking import Mask, tube
 from tubelet.methods.base import Plan
-from tubelet.methods.pretraining import Pretraining, patch_mean_loss
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.methods.pretraining import Pretraining
+from tubelet.models.masked import MaskedModel
 from tubelet.optim.adamw import AdamW
+from tubelet.targets.pixels import Pixels
 
 
 def method() -> Pretraining:
     torch.manual_seed(0)
-    model = MaskedAutoencoder(VideoViT(16, 4, patch_size=8, dim=32, depth=2, num_heads=2), 16, 1, 2)
+    encoder = VideoViT(16, 4, patch_size=8, dim=32, depth=2, num_heads=2)
+    model = MaskedModel(encoder, partial(SelfAttentionDecoder, dim=16, depth=1, num_heads=2))
     return Pretraining(model, {}, AdamW(), Plan(total_steps=10, steps_per_epoch=5, batch_size=4))
 
 
@@ -45,12 +51,16 @@ def test_the_loss_falls() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_the_rival_by_hand() -> None:
+def test_the_baseline_by_hand() -> None:
     # two pixels of two channels: (p c) = 1 10 3 30; means 2 and 20; squared errors 1, 100, 1, 100
-    assert patch_mean_loss(torch.tensor([[[1.0, 10.0, 3.0, 30.0]]]), channels=2).item() == pytest.approx(50.5)
+    target = Pixels(
+        VideoViT(8, 2, patch_size=8, in_channels=2, dim=8, num_heads=2), Preprocess(mean=[0, 0], std=[1, 1])
+    )
+    losses = target.baselines(torch.tensor([[[1.0, 10.0, 3.0, 30.0]]]))
+    assert losses["patch_mean_loss"].item() == pytest.approx(50.5)
 
 
-def test_validation_knows_the_rival_and_training_does_not() -> None:
+def test_validation_logs_the_baseline_and_training_does_not() -> None:
     pretraining = method()
     data = batch(pretraining)
     assert pretraining.step(data).metrics == {}

@@ -48,7 +48,7 @@ def test_heads_learn_and_the_encoder_stays(pool: str) -> None:
 def test_a_head_given_to_the_model_is_the_model() -> None:
     trained = probe("attentive").eval()
     torch.nn.init.normal_(trained.heads[2].head.weight)
-    trained.heads[2].give(trained.model)
+    trained.heads[2].copy_into(trained.model)
     clip = batch().clip
     assert torch.equal(trained.model(clip), trained.heads[2](trained.model.encoder(clip)))
 

@@ -42,7 +42,7 @@ def test_a_row_a_run_and_a_column_for_what_varied(folder: Path) -> None:
     assert [row["val/loss"] for row in rows] == ["0.1", "0.2", "0.4", ""]  # the last whole row that has one
     assert [row["steps"] for row in rows] == ["", "", "7", ""]
     assert "seed" not in rows[0]
-    assert "method.model.r" not in rows[0]
+    assert "model.r" not in rows[0]
 
 
 def test_runs_at_any_depth(folder: Path) -> None:

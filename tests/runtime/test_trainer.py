@@ -142,7 +142,7 @@ def test_every_method_and_encoder_on_two_ranks(tiny_of: Config) -> None:
         for method in ("mae", "scratch", "linear", "attentive"):
             few = ["trainer.max_steps=3", "data.batch_size=2"]
             few += [] if method == "mae" else [*PLAIN, "method.from_weights=false"]
-            few += ["method.model.pool_heads=2", "method.model.pool_depth=2"] if method == "attentive" else []
+            few += ["model.pool_heads=2", "model.pool_depth=2"] if method == "attentive" else []
             for strategy, two in TWO.items():
                 name = f"{encoder}_{method}_{strategy}"
                 if strategy == "ddp" or method in ("mae", "scratch"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from tubelet.weights.keymap import respell, to_theirs
+from tubelet.weights.formats.keymap import respell, to_theirs
 
 # its documentation lists "selu" but its table of activations has lost it
 transformers.activations.ACT2FN.setdefault("selu", torch.nn.SELU)
@@ -62,8 +62,8 @@ def gradient_difference():
 
     def measure(ours, theirs, family):
         mine = {name: parameter.grad for name, parameter in ours.named_parameters()}
-        mine = to_theirs(mine, family.ROWS)
-        other = respell({name: parameter.grad for name, parameter in theirs.named_parameters()}, family.SPELLINGS)
+        mine = to_theirs(mine, family.rows)
+        other = respell({name: parameter.grad for name, parameter in theirs.named_parameters()}, family.spellings)
         assert mine.keys() == other.keys()
         floor = 1e-3 * max(gradient.abs().max() for gradient in other.values())
         return max(

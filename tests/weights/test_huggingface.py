@@ -20,7 +20,7 @@ from tubelet.encoders.timesformer import TimeSformer
 from tubelet.encoders.vit import VideoViT
 from tubelet.encoders.vivit import FactorisedViViT, ViViT
 from tubelet.models.classifier import VideoClassifier
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.models.masked import MaskedModel
 from tubelet.weights.load import load_model
 from tubelet.weights.save import convert, save_pretrained
 
@@ -237,8 +237,8 @@ REFUSED = {
     "layer scale": lambda: VideoViT(**SMALL, layer_scale=0.1),
     "learned positions": lambda: VideoViT(**SMALL, position="learned"),
     "a FactorisedViViT": lambda: FactorisedViViT(**SMALL),
-    "a masked autoencoder of vivit": lambda: MaskedAutoencoder(ViViT(**SMALL), 12, 1, 1),
-    "a masked autoencoder of timesformer": lambda: MaskedAutoencoder(TimeSformer(**SMALL), 12, 1, 1),
+    "a MaskedModel of vivit": lambda: MaskedModel(ViViT(**SMALL)),
+    "a MaskedModel of timesformer": lambda: MaskedModel(TimeSformer(**SMALL)),
     "attentive pooling": lambda: VideoClassifier(ViViT(**SMALL), 2, pool="attentive", pool_heads=2),
     "a ViViT that pools by other than cls": lambda: VideoClassifier(ViViT(**SMALL), 2),
     "a TimeSformer of 32x48": lambda: TimeSformer(**SMALL | {"image_size": (32, 48)}),

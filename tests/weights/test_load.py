@@ -2,22 +2,27 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tubelet.data.transforms import Preprocess
+from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.encoders.vit import VideoViT
 from tubelet.layers.position import sincos
 from tubelet.masking import Mask
 from tubelet.models.classifier import VideoClassifier
-from tubelet.models.mae import MaskedAutoencoder
-from tubelet.weights.build import build, target
+from tubelet.models.masked import MaskedModel
+from tubelet.nodes import build, path_of
+from tubelet.targets.pixels import Pixels
 from tubelet.weights.load import load_model, start_from
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES = {"image_size": 48, "num_heads": 3}
+DECODER = {"dim": 12, "depth": 1, "num_heads": 2}
 
 
 @pytest.fixture
@@ -28,12 +33,11 @@ def pretraining():
 def mae_node(**encoder):
     sizes = {"image_size": 32, "num_frames": 4, "dim": 24, "depth": 2, "num_heads": 2} | encoder
     return {
-        "_target_": target(MaskedAutoencoder),
-        "encoder": {"_target_": target(VideoViT)} | sizes,
-        "decoder_dim": 12,
-        "decoder_depth": 1,
-        "decoder_heads": 2,
-        "preprocess": {"_target_": "tubelet.data.transforms.Preprocess", "std": [0.5, 0.5, 0.5]},
+        "_target_": path_of(MaskedModel),
+        "encoder": {"_target_": path_of(VideoViT)} | sizes,
+        "decoder": {"_target_": path_of(SelfAttentionDecoder), "_partial_": True} | DECODER,
+        "target": {"_target_": path_of(Pixels), "_partial_": True},
+        "preprocess": {"_target_": path_of(Preprocess), "std": [0.5, 0.5, 0.5]},
     }
 
 
@@ -102,8 +106,9 @@ def test_classifier_from_a_pretraining_file_says_what_it_took(capsys):
     printed = capsys.readouterr().out
     assert re.findall(r"fresh +(\S+)", printed) == ["fc_norm.bias", "fc_norm.weight", "head.bias", "head.weight"]
     dropped = re.findall(r"dropped +(\S+)", printed)
-    assert {"encoder.norm.weight", "encoder.norm.bias", "mask_token", "encoder_to_decoder.weight"} <= set(dropped)
-    assert all(key.startswith(("decoder.", "encoder.norm.", "mask_token", "encoder_to_decoder.")) for key in dropped)
+    expected = {"encoder.norm.weight", "encoder.norm.bias", "decoder.mask_token", "decoder.project.weight"}
+    assert expected <= set(dropped)
+    assert all(key.startswith(("decoder.", "encoder.norm.")) for key in dropped)
 
 
 def test_another_number_of_classes_starts_a_fresh_head(capsys):
@@ -123,7 +128,7 @@ def test_more_frames_lengthen_the_table():
 def test_own_checkpoint_round_trip(tmp_path):
     built = save(tmp_path / "a.ckpt", mae_node())
     loaded = load_model(tmp_path / "a.ckpt")
-    assert isinstance(loaded, MaskedAutoencoder)
+    assert isinstance(loaded, MaskedModel)
     assert tuple(loaded.preprocess.std) == (0.5, 0.5, 0.5)
     assert built.state_dict().keys() == loaded.state_dict().keys()
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in built.state_dict().items())
@@ -132,15 +137,15 @@ def test_own_checkpoint_round_trip(tmp_path):
 def test_ema_weights_are_preferred(tmp_path):
     ema = {f"model.{key}": value + 1 for key, value in build(mae_node()).state_dict().items()}
     save(tmp_path / "a.ckpt", mae_node(), ema_state_dict=ema)
-    assert torch.equal(load_model(tmp_path / "a.ckpt").mask_token, ema["model.mask_token"])
+    assert torch.equal(load_model(tmp_path / "a.ckpt").decoder.mask_token, ema["model.decoder.mask_token"])
 
 
 def test_run_directory_prefers_the_best_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     last = save(tmp_path / "checkpoints" / "last.ckpt", mae_node())
-    assert torch.equal(load_model(tmp_path).mask_token, last.mask_token)
+    assert torch.equal(load_model(tmp_path).decoder.mask_token, last.decoder.mask_token)
     best = save(tmp_path / "checkpoints" / "best.ckpt", mae_node())
-    assert torch.equal(load_model(tmp_path).mask_token, best.mask_token)
+    assert torch.equal(load_model(tmp_path).decoder.mask_token, best.decoder.mask_token)
 
 
 def test_another_frame_size_stretches_the_table_and_a_checkpoint_keeps_it(tmp_path):
@@ -161,9 +166,9 @@ def test_overrides(tmp_path):
     save(tmp_path / "a.ckpt", mae_node())
     model = load_model(tmp_path / "a.ckpt", num_frames=8, norm_pix_loss=False, drop_path=0.2, dtype=torch.bfloat16)
     assert model.grid.frames == 8
-    assert not model.norm_pix_loss
+    assert not model.target.normalise
     assert model.encoder.blocks[1].drop_path.rate == 0.2
-    assert model.mask_token.dtype == torch.bfloat16
+    assert model.decoder.mask_token.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="unknown override 'frames'"):
         load_model(tmp_path / "a.ckpt", frames=8)
     with pytest.raises(ValueError, match="'norm_pix_loss' has no meaning"):
@@ -173,11 +178,11 @@ def test_overrides(tmp_path):
 def test_start_from_checks_what_tensors_do_not_show(tmp_path):
     save(tmp_path / "a.ckpt", mae_node())
     with pytest.raises(ValueError, match="num_heads 2, this model has 3"):
-        start_from(build(mae_node(num_heads=3)), tmp_path / "a.ckpt")
+        start_from(build(mae_node(num_heads=3)), tmp_path / "a.ckpt", node=mae_node(num_heads=3))
     node = mae_node()
     del node["preprocess"]
     with pytest.raises(ValueError, match=r"a.ckpt was trained with std .0.5"):
-        start_from(build(node), tmp_path / "a.ckpt")
+        start_from(build(node), tmp_path / "a.ckpt", node=node | {"preprocess": {"_target_": path_of(Preprocess)}})
 
 
 def test_start_from_fills_a_classifier_of_another_size(tmp_path, capsys):
@@ -203,11 +208,22 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "tubelet.run.main", "tubelet.weights.load.load_model", "tubelet.nowhere.X"]
+    "name",
+    [
+        "os.system",
+        "tubelet.run.main",
+        "tubelet.storage.remove",
+        "tubelet.weights.load.load_model",
+        "tubelet.runtime.run_directory.RunDirectory",
+        "tubelet.masking.torch.load",
+        "tubelet.masking.inspect.os.remove",
+        "tubelet.nowhere.X",
+    ],
 )
-def test_only_classes_of_ours_are_built(name):
-    with pytest.raises(ValueError, match=re.escape(name)):
-        build({"_target_": name, "path": "x"})
+def test_a_file_names_nothing_but_parts_of_models(name):
+    for node in ({"_target_": name, "path": "x"}, {"_target_": name, "_partial_": True}):
+        with pytest.raises(ValueError, match=re.escape(name)):
+            build(node, trusted=[])
 
 
 def test_paths_that_are_nothing(tmp_path):
@@ -221,11 +237,14 @@ def original(width, **sizes):
     """Weights of a VideoMAEv2 pretraining file, random, by the names of the original code."""
     torch.manual_seed(0)
     encoder = VideoViT(dim=width, cosine_attention=True, layer_scale=0.1, **sizes)
-    model = MaskedAutoencoder(encoder, 16, 1, 8 if width == 1408 else 2, layer_scale=0.1, cosine_attention=True)
+    heads = 8 if width == 1408 else 2
+    sizes = {"dim": 16, "depth": 1, "num_heads": heads, "layer_scale": 0.1, "cosine_attention": True}
+    model = MaskedModel(encoder, partial(SelfAttentionDecoder, **sizes))
     for name, parameter in model.named_parameters():
         if "gamma" in name or name.endswith("scale"):
             torch.nn.init.normal_(parameter)
-    weights = {key: value for key, value in model.state_dict().items() if not key.endswith("positions")}
+    theirs = {"decoder.mask_token": "mask_token", "decoder.project.weight": "encoder_to_decoder.weight"}
+    weights = {theirs.get(k, k): value for k, value in model.state_dict().items() if not k.endswith("positions")}
     return model.eval(), weights
 
 

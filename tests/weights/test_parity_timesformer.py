@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import TimesformerConfig, TimesformerForVideoClassification, TimesformerModel
 
-from tubelet.weights import hf_timesformer
+from tubelet.weights.formats.hf_timesformer import HFTimeSformer
 from tubelet.weights.load import load_model
 from tubelet.weights.save import save_pretrained
 
@@ -68,7 +68,7 @@ def test_classifier(options, foreign, clip, difference, gradient_difference, tmp
     assert abs(loss.item() - expected.loss.item()) < 1e-5
     loss.backward()
     expected.loss.backward()
-    assert gradient_difference(ours, theirs, hf_timesformer) < 1e-4
+    assert gradient_difference(ours, theirs, HFTimeSformer()) < 1e-4
 
     save_pretrained(ours, tmp_path / "ours")
     again, report = TimesformerForVideoClassification.from_pretrained(tmp_path / "ours", output_loading_info=True)

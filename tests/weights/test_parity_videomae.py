@@ -5,7 +5,7 @@ import torch
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
 
 from tubelet.masking import Mask
-from tubelet.weights import hf_videomae
+from tubelet.weights.formats.hf_videomae import HFVideoMAE
 from tubelet.weights.load import load_model
 from tubelet.weights.save import save_pretrained
 
@@ -84,7 +84,7 @@ def test_pretraining(options, norm_pix_loss, foreign, clip, difference, gradient
 
     expected.loss.backward()
     out.loss.backward()
-    assert gradient_difference(ours, theirs, hf_videomae) < 1e-4
+    assert gradient_difference(ours, theirs, HFVideoMAE()) < 1e-4
 
     save_pretrained(ours, tmp_path / "ours")
     again, report = VideoMAEForPreTraining.from_pretrained(tmp_path / "ours", output_loading_info=True)

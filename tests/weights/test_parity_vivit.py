@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import VivitConfig, VivitForVideoClassification, VivitModel
 
-from tubelet.weights import hf_vivit
+from tubelet.weights.formats.hf_vivit import HFViViT
 from tubelet.weights.load import load_model
 from tubelet.weights.save import save_pretrained
 
@@ -51,7 +51,7 @@ def test_classifier(options, foreign, clip, difference, gradient_difference, tmp
     assert abs(loss.item() - expected.loss.item()) < 1e-5
     loss.backward()
     expected.loss.backward()
-    assert gradient_difference(ours, theirs, hf_vivit) < 1e-4
+    assert gradient_difference(ours, theirs, HFViViT()) < 1e-4
 
     save_pretrained(ours, tmp_path / "ours")
     again, report = VivitForVideoClassification.from_pretrained(tmp_path / "ours", output_loading_info=True)

@@ -19,21 +19,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from tubelet.config.compose import build_model, compose
 from tubelet.data.randomness import generator
-from tubelet.encoders.vit import VideoViT
 from tubelet.masking import Mask, MaskGenerator, tube
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.models.masked import MaskedModel
 
-RECIPES: dict[str, tuple[dict[str, int], dict[str, int], int]] = {
-    "base": ({"dim": 768, "depth": 12, "num_heads": 12}, {"decoder_dim": 384, "decoder_depth": 4}, 1024),
-    "large": ({"dim": 1024, "depth": 24, "num_heads": 16}, {"decoder_dim": 512, "decoder_depth": 12}, 512),
-    "huge": (
-        {"dim": 1280, "depth": 32, "num_heads": 16},
-        {"decoder_dim": 640, "decoder_depth": 12, "decoder_heads": 8},
-        1024,
-    ),
-}
-"""Encoder, decoder and global batch of conf/experiment/pretrain_k400_*.yaml."""
+RECIPES = ("base", "large", "huge")
+"""Of conf/experiment/pretrain_k400_*.yaml."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +83,15 @@ class Need:
         return f"{name} {shares[name]:.0%}"
 
 
-def pretraining(size: str) -> MaskedAutoencoder:
-    """VideoMAE at 16 x 224 x 224. Raises ValueError for an unknown size."""
+def pretraining(size: str) -> tuple[MaskedModel, int]:
+    """VideoMAE at 16 x 224 x 224, and its global batch. Raises ValueError for an unknown size."""
     if size not in RECIPES:
         raise ValueError(f"unknown size '{size}', expected one of {', '.join(RECIPES)}")
-    encoder, decoder, _ = RECIPES[size]
-    return MaskedAutoencoder(VideoViT(**encoder), **decoder)  # type: ignore[arg-type]
+    experiment = f"experiment=pretrain_k400_{size}"
+    return build_model(experiment), compose(experiment).data.batch_size
 
 
-def cost(model: MaskedAutoencoder, masking: MaskGenerator | None = None, batch: int = 2) -> Cost:
+def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 2) -> Cost:
     """Counts one training step on `batch` clips; the model itself is not run and not changed. Default: tube 0.9."""
     grid, masking = model.grid, masking or partial(tube, ratio=0.9)
     mask = Mask.from_hidden(torch.stack([masking(grid, generator=generator(i)) for i in range(batch)]))
@@ -149,7 +141,8 @@ def need(cost: Cost, machine: Machine, gpus: int, batch_size: int, repeats: int 
 def print_needs(sizes: list[str], gpus: list[int], machine: Machine, repeats: int = 1) -> None:
     """A table for the recipes' own batches."""
     for size in sizes:
-        each, batch_size = cost(pretraining(size)), RECIPES[size][2]
+        model, batch_size = pretraining(size)
+        each = cost(model)
         title = f"{size}: {each.parameters / 1e6:.0f} M parameters, {each.flops / 1e9:.0f} GFLOP and"
         title += f" {each.activations / 1e6:.0f} MB of activations a clip; batch {batch_size} x {repeats}"
         table = Table(title=title, title_justify="left")

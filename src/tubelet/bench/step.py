@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +18,9 @@ from torch import Tensor
 from tubelet.clip import ClipGrid
 from tubelet.masking import Mask, tube
 from tubelet.models.classifier import VideoClassifier
-from tubelet.models.mae import MaskedAutoencoder
-from tubelet.weights import hf_timesformer, hf_videomae, hf_vivit
-from tubelet.weights.build import Node, build
+from tubelet.models.masked import MaskedModel
+from tubelet.nodes import Node, build
+from tubelet.weights.formats.huggingface import node_of
 
 SYSTEMS = ("videomae-pretraining", "videomae", "vivit", "timesformer")
 SIZES: dict[str, Node] = {
@@ -30,7 +29,6 @@ SIZES: dict[str, Node] = {
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
 }
 _FRAMES = {"videomae-pretraining": 16, "videomae": 16, "vivit": 32, "timesformer": 8}
-_FAMILIES: dict[str, Any] = {"videomae": hf_videomae, "vivit": hf_vivit, "timesformer": hf_timesformer}
 _WARM_UP = 3
 
 
@@ -60,12 +58,12 @@ def bench(
     config = {**SIZES[size], "image_size": image_size, "num_frames": _FRAMES[system]}
     torch.manual_seed(0)
     clip = torch.randn(batch, 3, config["num_frames"], image_size, image_size, device=device)
-    rivals = [_ours(system, config, clip)]
+    contenders = [_ours(system, config, clip)]
     if importlib.util.find_spec("transformers"):
-        rivals.append(_theirs(system, config, clip))
-    times: list[list[float]] = [[] for _ in rivals]
+        contenders.append(_theirs(system, config, clip))
+    times: list[list[float]] = [[] for _ in contenders]
     for step in range(_WARM_UP + steps):
-        for forward, spent in zip(rivals, times, strict=True):
+        for forward, spent in zip(contenders, times, strict=True):
             seconds = _time(forward, device, dtype)
             if step >= _WARM_UP:
                 spent.append(1000 * seconds)
@@ -73,13 +71,12 @@ def bench(
 
 
 def _ours(system: str, config: Node, clip: Tensor) -> Callable[[], Tensor]:
-    family = _FAMILIES[system.removesuffix("-pretraining")]
+    config = {**config, "model_type": system.removesuffix("-pretraining")}
     if system.endswith("-pretraining"):
-        encoder = family.encoder_node({**config, "use_mean_pooling": False})
-        mae: MaskedAutoencoder = build(family.pretraining_node(config, encoder)).to(clip.device)
+        mae: MaskedModel = build(node_of({**config, "use_mean_pooling": False}, "pretraining")).to(clip.device)
         mask = Mask.from_hidden(_hidden(mae.grid, len(clip))).to(clip.device)
         return lambda: mae(clip, mask).loss
-    model = VideoClassifier(build(family.encoder_node(config)), 400, **family.head_node(config)).to(clip.device)
+    model: VideoClassifier = build(node_of(config, "classification", num_classes=400)).to(clip.device)
     label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
     return lambda: model.loss(model(clip), label)
 

@@ -10,20 +10,21 @@ import lightning as L
 from torch import Tensor
 
 from tubelet.evaluate.views import recall
-from tubelet.methods.classification import Classification
 
 _NAMED = 40  # classes at most whose names are written on the axes
 
 
 class Confusion(L.Callback):
-    """Of the epoch with the best val/top1 when training ends, and of what was tested."""
+    """Of the epoch with the best val/top1 when training ends, and of what was tested. Nothing where no labels are
+    learned.
+    """
 
     def __init__(self) -> None:
         self.best = -1.0
         self.matrix: Tensor | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not isinstance(pl_module, Classification) or trainer.sanity_checking:
+        if not pl_module.learns_labels or trainer.sanity_checking:
             return
         top1 = float(trainer.callback_metrics["val/top1"])
         if top1 > self.best:
@@ -35,7 +36,7 @@ class Confusion(L.Callback):
         self._write(trainer, pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if isinstance(pl_module, Classification):
+        if pl_module.learns_labels:
             self.matrix = pl_module.confusion
             self._write(trainer, pl_module)
 

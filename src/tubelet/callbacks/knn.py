@@ -25,6 +25,7 @@ class KNN(L.Callback):
     """Classifies validation clips by their nearest training clips: the middle of each video, whole and unmasked, as an
     evaluation sees it. Runs in the validation of every `every_n_epochs`-th epoch and of the last, and in
     `stage=validate`. Videos without a label take no part; if no video of a split has one, it says so and does nothing.
+    Nor does it do anything where the method itself learns labels.
 
     Args: max_clips: at most so many videos of each split, drawn once with the run's seed; k, temperature, standardise:
     see tubelet.evaluate.knn.
@@ -47,7 +48,7 @@ class KNN(L.Callback):
         self.vote: dict[str, Any] = {"k": k, "temperature": temperature, "standardise": standardise}
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not {"train", "val"} <= trainer.datamodule.paths.keys():
+        if pl_module.learns_labels or not {"train", "val"} <= trainer.datamodule.paths.keys():
             return
         last = trainer.global_step >= pl_module.plan.total_steps
         if trainer.state.fn == "fit" and not last and (trainer.current_epoch + 1) % self.every_n_epochs:

@@ -10,12 +10,14 @@ from lightning.pytorch.loggers import WandbLogger
 
 from tubelet.data.dataset import Batch, collate
 from tubelet.evaluate.pictures import save_reconstructions
-from tubelet.evaluate.reconstruction import reconstruct
-from tubelet.methods.pretraining import Pretraining
+from tubelet.evaluate.reconstruction import can_reconstruct, reconstruct
 
 
 class Reconstructions(L.Callback):
-    """`reconstructions/*.{png,gif}` of `clips` clips, every `every_n_epochs` epochs and when training ends."""
+    """`reconstructions/*.{png,gif}` of `clips` clips, every `every_n_epochs` epochs and when training ends.
+
+    Nothing is drawn for a model whose target cannot be seen as pixels, or that has no target.
+    """
 
     def __init__(self, clips: int = 4, every_n_epochs: int = 10) -> None:
         self.clips = clips
@@ -25,7 +27,7 @@ class Reconstructions(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The same few clips of the whole list, with the same masks, every time."""
         data = trainer.datamodule
-        if "val" in data.datasets:
+        if "val" in data.datasets and can_reconstruct(pl_module.model):
             dataset = data.datasets["val"]
             chosen = torch.linspace(0, len(dataset) - 1, min(self.clips, len(dataset))).long()
             batch = data.transfer_batch_to_device(
@@ -41,7 +43,7 @@ class Reconstructions(L.Callback):
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: L.Trainer, method: L.LightningModule) -> None:
-        if self.batch is None or self.batch.mask is None or not isinstance(method, Pretraining):
+        if self.batch is None or self.batch.mask is None:
             return
         training = method.training
         method.eval()

@@ -16,8 +16,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tubelet.config.combinations import impossible
-from tubelet.config.schema import COLLECTIONS, GROUPS, NODE_KEYS, NULLABLE, STAGES, ConfigError, Root, unknown_key
-from tubelet.config.values import Elsewhere, fits, hints_of, name_of, parameters_of, target_of
+from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, STAGES, ConfigError, Root, unknown_key
+from tubelet.config.values import CheckedElsewhere, fits, hints_of, name_of
+from tubelet.nodes import NODE_KEYS, parameters_of, target_of
 
 
 def check(cfg: DictConfig) -> None:
@@ -51,7 +52,7 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: _Mistake
     """`parent[key]` as plain resolved containers; missing values and interpolations without an end are noted."""
     if OmegaConf.is_missing(parent, key):
         found.at[path] = "a value is missing"
-        return Elsewhere()
+        return CheckedElsewhere()
     reference = OmegaConf.is_interpolation(parent, key)
     if reference:
         text = re.fullmatch(r"\$\{([\w.]+)\}", OmegaConf.to_container(parent, resolve=False)[key])  # type: ignore[index]
@@ -60,13 +61,13 @@ def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: _Mistake
         value = parent[key]
     except OmegaConfBaseException as error:
         message = str(error.msg).splitlines()[0]
-        told = message.partition(" raised while resolving interpolation: ")[2]  # by one of our resolvers
-        if not told or told not in found.at.values():  # once, however many keys depend on it
-            found.at[path] = told or message
-        return Elsewhere()
+        reason = message.partition(" raised while resolving interpolation: ")[2]  # by one of our resolvers
+        if not reason or reason not in found.at.values():  # once, however many keys depend on it
+            found.at[path] = reason or message
+        return CheckedElsewhere()
     if isinstance(value, DictConfig):
         if reference and "_target_" in value:
-            return Elsewhere()
+            return CheckedElsewhere()
         return {str(name): _plain(value, name, f"{path}.{name!s}", found) for name in value}
     if isinstance(value, ListConfig):
         return [_plain(value, index, f"{path}[{index}]", found) for index in range(len(value))]

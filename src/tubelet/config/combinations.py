@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from tubelet.clip import ClipGrid
 from tubelet.config.schema import STAGES
-from tubelet.config.values import parameters_of, target_of
 from tubelet.data.randomness import generator
 from tubelet.masking import Mask
+from tubelet.nodes import build, parameters_of, target_of
 
 
 def impossible(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from _bad_grid_or_mask(config["encoder"], config["masking"])
+    yield from _bad_grid_or_mask(config["encoder"], config["masking"] if _hides(config) else None)
     yield from _bad_batch(config["data"], config["trainer"])
     yield from _missing_files(config["data"], config["stage"])
     yield from _bad_method(config)
@@ -40,7 +39,7 @@ def _bad_grid_or_mask(encoder: dict[str, Any], masking: dict[str, Any] | None) -
     if masking is None:
         return
     try:
-        Mask.from_hidden(instantiate(masking)(grid, generator=generator("check"))[None])
+        Mask.from_hidden(build(masking)(grid, generator=generator("check"))[None])
     except ValueError as error:
         yield ("masking.ratio" if "ratio" in masking else "masking"), str(error)
 
@@ -58,12 +57,9 @@ def _bad_batch(data: dict[str, Any], trainer: dict[str, Any]) -> Iterator[tuple[
 
 
 def _bad_method(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """A method that hides tokens needs a masking, another must have none; and weights that were promised are named."""
-    masked = getattr(target_of(config["method"]["_target_"]), "masked", None)
-    if masked is True and config["masking"] is None:
+    """A method that hides tokens needs a masking; and weights that were promised are named."""
+    if _hides(config) and config["masking"] is None:
         yield "masking", "a value is missing, this method hides tokens"
-    if masked is False and config["masking"] is not None:
-        yield "masking", "must be null, this method hides nothing"
     if config["stage"] == "fit" and config["weights"] is None and _argument(config["method"], "from_weights"):
         yield "weights", "a value is missing: the pretrained weights to start from (without any: method=scratch)"
 
@@ -98,6 +94,11 @@ def _missing_files(data: dict[str, Any], stage: str) -> Iterator[tuple[str, str]
             yield f"data.{split}", f"a value is missing, stage={stage} reads it"
         elif isinstance(path, str) and not Path(path).exists():
             yield f"data.{split}", f"no such file: {path}"
+
+
+def _hides(config: dict[str, Any]) -> bool:
+    """Whether the method hides tokens; another leaves `masking` unused."""
+    return bool(getattr(target_of(config["method"]["_target_"]), "masked", False))
 
 
 def _argument(node: dict[str, Any], key: str) -> Any:

@@ -19,14 +19,14 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from tubelet.config.check import check
 from tubelet.config.schema import ConfigError, unknown_key
-from tubelet.config.values import parameters_of, target_of
+from tubelet.nodes import parameters_of, target_of
 
 
 @contextmanager
@@ -57,9 +57,6 @@ def explain(error: BaseException) -> str | None:
     A user's mistake is what Hydra, OmegaConf and yaml refuse, and a ValueError that was raised by tubelet's own code.
     """
     cause = error.__cause__ or error.__context__
-    if isinstance(error, InstantiationException) and cause is not None:
-        message, key = explain(cause), str(error).partition("full_key: ")[2]
-        return f"{key}: {message}" if key and message else message
     if isinstance(error, HydraException):
         file = re.match(r"In '(.+?)':", str(error))  # the file of conf/ that Hydra was reading
         if isinstance(cause, OmegaConfBaseException):

@@ -30,6 +30,10 @@ class Root:
     data: Any = MISSING
     masking: Any = MISSING  # null: nothing is hidden
     encoder: Any = MISSING
+    decoder: Any = MISSING
+    target: Any = MISSING
+    preprocess: Any = MISSING
+    model: Any = MISSING
     method: Any = MISSING
     optim: Any = MISSING
     trainer: Any = MISSING
@@ -41,8 +45,7 @@ ConfigStore.instance().store(name="root", node=Root)
 
 GROUPS = tuple(f.name for f in fields(Root) if f.default is MISSING and f.name != "name")
 COLLECTIONS = ("logger", "callbacks")  # a dict name -> node, null switches one off
-NULLABLE = ("masking", *COLLECTIONS)
-NODE_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+NULLABLE = ("masking", "decoder", "target", "preprocess", *COLLECTIONS)  # what a model may do without
 
 
 class ConfigError(ValueError):

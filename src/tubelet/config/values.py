@@ -1,40 +1,16 @@
-"""What a `_target_` names, and whether a plain value from a yaml file may be given where its type hint stands."""
+"""Whether a plain value from a yaml file may be given where a type hint stands."""
 
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 
-class Elsewhere:
-    """Stands for a value that is checked where it is written, or was reported already."""
-
-
-def target_of(path: str) -> Any:
-    """Import `package.module.Name`. Raises ImportError or AttributeError.
-
-    Python's own `pkgutil.resolve_name` takes a module whose imports fail for one that does not exist.
-    """
-    parent, _, name = path.rpartition(".")
-    if not parent:
-        return import_module(name)
-    try:
-        holder = import_module(parent)
-    except ModuleNotFoundError as error:
-        if error.name != parent:
-            raise
-        holder = target_of(parent)  # a name within a class
-    return getattr(holder, name)
-
-
-def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
-    """What may be given by name. Raises TypeError or ValueError for what has no signature."""
-    parameters = inspect.signature(target).parameters
-    return {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+class CheckedElsewhere:
+    """Stands for a value that is checked where it is written, or that has been reported already."""
 
 
 def hints_of(target: Any) -> dict[str, Any]:
@@ -72,7 +48,7 @@ def _valid(adapter: TypeAdapter[Any], value: Any) -> bool:
 def _holds_node(value: Any) -> bool:
     if isinstance(value, dict):
         return "_target_" in value or any(map(_holds_node, value.values()))
-    return isinstance(value, Elsewhere) or (isinstance(value, list) and any(map(_holds_node, value)))
+    return isinstance(value, CheckedElsewhere) or (isinstance(value, list) and any(map(_holds_node, value)))
 
 
 def _tuples(value: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.clip import ClipGrid
+from tubelet.layers.stack import Stack
 from tubelet.masking import Mask
 
 
@@ -31,22 +32,36 @@ def drop_path_rates(last: float, depth: int) -> list[float]:
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 
-class Encoder(nn.Module):
-    """What models and methods may ask of an encoder.
+class Encoder(Stack):
+    """What models and methods may ask of an encoder. A subclass sets the attributes and defines the two methods below.
+
+    grid                the clip it takes, and its tokens
+    dim                 width of a token
+    in_channels         channels of a clip
+    norm                the last LayerNorm; nn.Identity() where there is none
+    num_prefix_tokens   class tokens, which come first and stay visible
+    needs_rectangle     it accepts only masks with the same visible positions in every time step
+    task_parts          its own parts that belong to a task: another task may drop them, or start them fresh
+
+    `layers()` lists its parts from input to output: embedding, block by block, norm.
 
     `forward(clip [B,C,T,H,W], mask=None, return_hidden_states=False, return_attentions=False)` returns tokens
-    [B,prefix+V,D] (V = N without a mask), or an EncoderOutput if one of the flags is set. `num_prefix_tokens` counts
-    class tokens, which come first and stay visible. An encoder whose attention is factorised over space and time sets
-    `needs_rectangle`: it accepts only masks with the same visible positions in every time step.
+    [B,prefix+V,D] (V = N without a mask), or an EncoderOutput if one of the flags is set.
     """
 
     grid: ClipGrid
     dim: int
     in_channels: int
+    norm: nn.Module
     num_prefix_tokens: int = 0
     needs_rectangle: bool = False
-    blocks: nn.ModuleList
-    norm: nn.Module
+    task_parts: tuple[str, ...] = ("norm",)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("forward", "layers"):
+            if getattr(cls, name) is getattr(Encoder, name):
+                raise TypeError(f"{cls.__qualname__} must define {name}(): see tubelet.encoders.base.Encoder")
 
     def forward(
         self,
@@ -56,6 +71,21 @@ class Encoder(nn.Module):
         return_attentions: bool = False,
     ) -> Tensor | EncoderOutput:
         raise NotImplementedError
+
+    def check_contract(self) -> None:
+        """Raises ValueError naming what an encoder lacks: every model calls this, long before it is fine-tuned."""
+        name = type(self).__qualname__
+        missing = [each for each in ("grid", "dim", "in_channels", "norm") if not hasattr(self, each)]
+        if missing:
+            raise ValueError(f"{name} must set {', '.join(missing)}: see tubelet.encoders.base.Encoder")
+        layers = list(self.layers())
+        if len(layers) < 3 or not all(isinstance(layer, nn.Module) for layer in layers):
+            raise ValueError(
+                f"{name}.layers() must list modules: the embedding, every block, the last norm; it lists {len(layers)}"
+            )
+        own = {id(part) for part in self.modules()}
+        if any(id(block) not in own for block in layers[1:-1]):
+            raise ValueError(f"{name}.layers() lists a block that is not a part of the encoder")
 
     def check_masking(self, masking: Callable[..., Tensor]) -> None:
         """Raises ValueError if this encoder cannot be pretrained with such masks.

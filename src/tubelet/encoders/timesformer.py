@@ -11,7 +11,7 @@ patch tokens stay one a patch, so that a decoder can read them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,36 +35,19 @@ class DividedBlock(Block):
     """
 
     def __init__(
-        self,
-        t: int,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float,
-        bias: Bias,
-        act: str,
-        eps: float,
-        dropout: float,
-        attention_dropout: float,
-        drop_path: float,
-    ) -> None:
+        self, t: int, dim: int, num_heads: int, *, bias: Bias, eps: float, dropout: float, attention_dropout: float,
+        **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(
-            dim,
-            num_heads,
-            mlp_ratio,
-            bias,
-            act,
-            eps,
-            dropout,
-            attention_dropout,
-            drop_path,
-            mlp_hidden_dropout=dropout,
-        )
+            dim, num_heads, bias=bias, eps=eps, dropout=dropout, attention_dropout=attention_dropout,
+            mlp_hidden_dropout=dropout, **settings,
+        )  # fmt: skip
         self.t = t
         self.temporal_norm = nn.LayerNorm(dim, eps=eps)
         self.temporal_attn = Attention(dim, num_heads, bias, attention_dropout, dropout)
         self.temporal_proj = nn.Linear(dim, dim)
 
-    def compute(self, x: Tensor, return_attention: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         cls, patches = x[:, :1], x[:, 1:].unflatten(1, (self.t, -1))  # [B,1,D], [B,t,S,D]
 
         tracks = patches.transpose(1, 2).flatten(0, 1)  # [B*S,t,D]
@@ -135,17 +118,27 @@ class TimeSformer(Encoder):
         else:
             self.time_positions = nn.Parameter(torch.zeros(1, self.grid.t, dim))
         self.dropout = nn.Dropout(dropout)
-        sizes = (dim, num_heads, mlp_ratio, bias, act, eps, dropout, attention_dropout)
+        settings: dict[str, Any] = {
+            "mlp_ratio": mlp_ratio,
+            "bias": bias,
+            "act": act,
+            "eps": eps,
+            "dropout": dropout,
+            "attention_dropout": attention_dropout,
+        }
         self.blocks = nn.ModuleList(
-            DividedBlock(self.grid.t, *sizes, rate)
+            DividedBlock(self.grid.t, dim, num_heads, **settings, drop_path=rate)
             if attention_type == "divided_space_time"
-            else Block(*sizes, rate, mlp_hidden_dropout=dropout)
+            else Block(dim, num_heads, **settings, drop_path=rate, mlp_hidden_dropout=dropout)
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(dim, eps=eps)
         init_normal(self, init_std)
         nn.init.trunc_normal_(self.cls_token, std=init_std)
         nn.init.trunc_normal_(self.positions, std=init_std)
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [self.patch_embed, *self.blocks, self.norm]
 
     def forward(
         self,

@@ -75,20 +75,23 @@ class VideoViT(Encoder):
             Block(
                 dim,
                 num_heads,
-                mlp_ratio,
-                bias,
-                act,
-                eps,
-                dropout,
-                attention_dropout,
-                rate,
-                layer_scale,
-                cosine_attention,
+                mlp_ratio=mlp_ratio,
+                bias=bias,
+                act=act,
+                eps=eps,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=rate,
+                layer_scale=layer_scale,
+                cosine_attention=cosine_attention,
             )
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(dim, eps=eps) if final_norm else nn.Identity()
         self.blocks.apply(init_weights)
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [self.patch_embed, *self.blocks, self.norm]
 
     def forward(
         self,

@@ -50,6 +50,7 @@ class ViViT(Encoder):
     """
 
     num_prefix_tokens = 1
+    task_parts = ("norm", "pooler")
 
     def __init__(
         self,
@@ -81,13 +82,26 @@ class ViViT(Encoder):
         self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid.N, dim))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio, bias, act, eps, dropout, attention_dropout, rate)
+            Block(
+                dim,
+                num_heads,
+                mlp_ratio=mlp_ratio,
+                bias=bias,
+                act=act,
+                eps=eps,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=rate,
+            )
             for rate in drop_path_rates(drop_path, depth)
         )
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.pooler = None if pooler_dim is None else Pooler(dim, pooler_dim, pooler_act)
         init_normal(self, init_std)
         nn.init.trunc_normal_(self.positions, std=init_std)
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [self.patch_embed, *self.blocks, self.norm]
 
     def forward(
         self,
@@ -148,7 +162,17 @@ class FactorisedViViT(Encoder):
         self.time_positions = nn.Parameter(torch.zeros(1, 1 + self.grid.t, dim))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(dim, num_heads, mlp_ratio, bias, act, eps, dropout, attention_dropout, rate)
+            Block(
+                dim,
+                num_heads,
+                mlp_ratio=mlp_ratio,
+                bias=bias,
+                act=act,
+                eps=eps,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                drop_path=rate,
+            )
             for rate in drop_path_rates(drop_path, depth + temporal_depth)
         )
         self.spatial_norm = nn.LayerNorm(dim, eps=eps)
@@ -156,6 +180,9 @@ class FactorisedViViT(Encoder):
         init_normal(self, init_std)
         nn.init.trunc_normal_(self.positions, std=init_std)
         nn.init.trunc_normal_(self.time_positions, std=init_std)
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [self.patch_embed, *self.blocks, nn.ModuleList([self.spatial_norm, self.norm])]
 
     def forward(
         self,

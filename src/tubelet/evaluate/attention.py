@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tubelet.data.load_clip import load_clip
 from tubelet.encoders.base import Encoder, EncoderOutput
 from tubelet.evaluate.pictures import check_picture, side_by_side, write_film
+from tubelet.models.base import encoder_of
 
 _STRENGTH = 0.6  # of the heat over the picture, at most
 
@@ -50,7 +51,7 @@ def save_attention(model: Any, video: str | PathLike[str], path: str | Path, fps
     path = check_picture(path)
     if path.suffix == ".png":
         raise ValueError(f"cannot write '{path}': attention is a film, the ending must be .gif or .mp4")
-    encoder = model if isinstance(model, Encoder) else model.encoder
+    encoder = encoder_of(model)
     clip = load_clip(video, model)
     heat = F.interpolate(attention_map(encoder, clip)[None, None], clip.shape[2:], mode="trilinear")[0, 0]  # [T,H,W]
     pixels = model.preprocess.denormalise(clip)[0].movedim(0, -1).clamp(0, 1).numpy()  # [T,H,W,C]

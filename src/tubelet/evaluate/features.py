@@ -24,6 +24,7 @@ from tubelet.data.dataset import EvaluationVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.encoders.base import Encoder
 from tubelet.evaluate.knn import pooled_features
+from tubelet.models.base import encoder_of
 
 _PART = 16  # batches
 
@@ -47,7 +48,7 @@ def extract_features(
     out = Path(out)
     if out.suffix != ".safetensors":
         raise ValueError(f"cannot write '{out}': the ending must be .safetensors")
-    encoder = (model if isinstance(model, Encoder) else model.encoder).to(device).eval()
+    encoder = encoder_of(model).to(device).eval()
     videos = Manifest.read(manifest)
     preprocess = model.preprocess
     dataset = EvaluationVideos(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tubelet.encoders.base import Encoder
+from tubelet.layers.pool import mean_token
 
 _CHUNK = 1024  # queries compared with the whole bank at a time
 
@@ -19,7 +20,7 @@ def pooled_features(encoder: Encoder, clip: Tensor) -> Tensor:
     """Normalised clips [B,C,T,H,W], nothing hidden -> float32 [B,D], the mean of the tokens without class tokens."""
     tokens = encoder(clip)
     assert isinstance(tokens, Tensor)
-    return tokens[:, encoder.num_prefix_tokens :].float().mean(1)
+    return mean_token(tokens.float(), encoder.num_prefix_tokens)
 
 
 def knn_scores(

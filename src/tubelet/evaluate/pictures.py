@@ -20,8 +20,7 @@ def save_reconstructions(result: Reconstruction, path: str | Path, frames: int =
     """Write a batch of reconstructions to `path`, whose ending tells the kind. `.png`: `frames` frames of each clip, in
     rows original | masked | reconstructed; `.gif` and `.mp4`: the three play side by side."""
     path = check_picture(path)
-    note = "reconstructed (each patch with its true mean and contrast)" if result.borrowed else "reconstructed"
-    labels = ("original", "masked", note)
+    labels = ("original", "masked", result.caption)
     videos = [_to_uint8(video) for video in result[:3]]  # each [B,T,H,W,C]
     scale = max(1, round(96 / videos[0].shape[2]))  # small frames are enlarged to be seen
     if path.suffix == ".png":

@@ -1,9 +1,9 @@
-"""What a masked autoencoder sees, and what it fills in: original | masked | reconstructed."""
+"""What a masked model sees, and what it fills in: original | masked | reconstructed."""
 
 from __future__ import annotations
 
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,41 +11,55 @@ from torch import Tensor
 from tubelet.data.load_clip import load_clip
 from tubelet.data.randomness import generator
 from tubelet.layers.patch import cut, take
-from tubelet.masking import Mask, frame, random, tube
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.masking import Mask, MaskGenerator
+from tubelet.models.masked import MaskedModel
+from tubelet.targets.base import Visible
 
 GREY = 0.5
 
 
 class Reconstruction(NamedTuple):
-    """Three videos in [0, 1], float32 [B,T,H,W,C]. `borrowed`: the prediction is of normalised patches, shown with the
-    true mean and deviation of each."""
+    """Three videos in [0, 1], float32 [B,T,H,W,C], and what a picture says of the third."""
 
     original: Tensor
     masked: Tensor
     reconstructed: Tensor
-    borrowed: bool
+    caption: str
+
+
+def can_reconstruct(model: Any) -> bool:
+    """Whether a model predicts something that can be drawn."""
+    return isinstance(model, MaskedModel) and isinstance(model.target, Visible)
 
 
 @torch.no_grad()
-def reconstruct(model: MaskedAutoencoder, clip: Tensor, mask: Mask) -> Reconstruction:
-    """clip: normalised float [B,C,T,H,W]. Visible tubelets are shown as they are in all three."""
-    pixels = model(clip, mask).pixels.float()  # [B,M,P]
+def reconstruct(model: MaskedModel, clip: Tensor, mask: Mask) -> Reconstruction:
+    """clip: normalised float [B,C,T,H,W]. Visible tubelets are shown as they are in all three. Raises ValueError if the
+    model does not predict anything that can be drawn.
+    """
+    target = _target_of(model)
+    mask = model.decoder.choose(mask)
+    prediction = model(clip, mask).prediction.float()  # [B,M,P]
     clip = clip.float()
-    if model.norm_pix_loss:
-        truth = model.hidden_pixels(clip, mask)  # [B,M,p,C]
-        patches = pixels.unflatten(2, truth.shape[2:])
-        patches = patches * (truth.std(2, keepdim=True) + 1e-6) + truth.mean(2, keepdim=True)
-        pixels = patches.flatten(2)
+    pixels = target.to_pixels(prediction, clip, mask)  # [B,M,p0*p1*p2*C]
     original = model.preprocess.denormalise(clip)
     masked = _fill(model, original, mask, torch.full_like(pixels, GREY))
     reconstructed = _fill(model, original, mask, pixels)
     original, masked, reconstructed = (v.clamp(0, 1).movedim(1, -1) for v in (original, masked, reconstructed))
-    return Reconstruction(original, masked, reconstructed, borrowed=model.norm_pix_loss)
+    return Reconstruction(original, masked, reconstructed, target.caption)
 
 
-def _fill(model: MaskedAutoencoder, clip: Tensor, mask: Mask, pixels: Tensor) -> Tensor:
-    """Write the patches `pixels` [B,M,P] over the hidden tubelets of `clip` [B,C,T,H,W]."""
+def _target_of(model: Any) -> Visible:
+    """Raises ValueError if the model does not predict anything that can be drawn."""
+    if not isinstance(model, MaskedModel):
+        raise ValueError(f"only a masked model can reconstruct, this is a {type(model).__name__} without a decoder")
+    if not isinstance(model.target, Visible):
+        raise ValueError(f"this model predicts {type(model.target).__name__}, which cannot be seen as pixels")
+    return model.target
+
+
+def _fill(model: MaskedModel, clip: Tensor, mask: Mask, pixels: Tensor) -> Tensor:
+    """Write the patches `pixels` [B,M,p0*p1*p2*C] over the hidden tubelets of `clip` [B,C,T,H,W]."""
     grid = model.grid
     tokens = take(cut(clip, grid), None).clone()  # [B,N,C,p0,p1,p2]
     patches = pixels.unflatten(2, (grid.tubelet, grid.patch, grid.patch, clip.shape[1]))  # [B,M,p0,p1,p2,C]
@@ -54,19 +68,13 @@ def _fill(model: MaskedAutoencoder, clip: Tensor, mask: Mask, pixels: Tensor) ->
     return torch.einsum("bthwcpqr->bctphqwr", tokens).reshape(clip.shape)
 
 
-MASKINGS = {"tube": tube, "random": random, "frame": frame}
-
-
 def reconstruct_file(
-    model: MaskedAutoencoder, video: str | PathLike[str], masking: str = "tube", ratio: float = 0.9, seed: int = 0
+    model: MaskedModel, video: str | PathLike[str], masking: MaskGenerator, seed: int = 0
 ) -> Reconstruction:
-    """Reconstruct the middle of a video file under a mask drawn with `seed`. Raises ValueError for a masking that the
-    model cannot take, VideoError for a file that cannot be read."""
-    if not isinstance(model, MaskedAutoencoder):
-        raise ValueError(
-            f"only a masked autoencoder can reconstruct, this is a {type(model).__name__} without a decoder"
-        )
-    if masking not in MASKINGS:
-        raise ValueError(f"unknown masking '{masking}', expected one of {', '.join(MASKINGS)}")
-    hidden = MASKINGS[masking](model.grid, ratio, generator(seed, "reconstruct"))  # [N]
+    """Reconstruct the middle of a video file under a mask drawn with `seed`. Raises ValueError if the model cannot, or
+    cannot take such a mask, VideoError for a file that cannot be read.
+    """
+    _target_of(model)
+    model.encoder.check_masking(masking)
+    hidden = masking(model.grid, generator=generator(seed, "reconstruct"))  # [N], or [2,N] of dual masking
     return reconstruct(model, load_clip(video, model), Mask.from_hidden(hidden[None]))

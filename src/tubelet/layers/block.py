@@ -1,14 +1,13 @@
-"""The pre-norm transformer block that every encoder and the decoder are made of."""
+"""The pre-norm transformer block that encoders and decoders are made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from tubelet.layers.attention import Attention, Bias
 
@@ -63,20 +62,13 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); branches optionally scaled (layer scale) and dropped.
-
-    Two switches for training, which change no result: with `checkpoint_activations` only the block's input is kept, and
-    the rest computed again in the backward pass, with the same random numbers; with `compiled` torch compiles the
-    block, once for all of the same sizes. A subclass overrides `compute`.
-    """
-
-    checkpoint_activations = False
-    compiled = False
+    """x + attention(norm(x)), then x + mlp(norm(x)); branches optionally scaled (layer scale) and dropped."""
 
     def __init__(
         self,
         dim: int,
         num_heads: int,
+        *,
         mlp_ratio: float = 4.0,
         bias: Bias = "qkv",
         act: str = "gelu",
@@ -85,12 +77,12 @@ class Block(nn.Module):
         attention_dropout: float = 0.0,
         drop_path: float = 0.0,
         layer_scale: float = 0.0,
-        cosine: bool = False,
+        cosine_attention: bool = False,
         mlp_hidden_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, num_heads, bias, attention_dropout, dropout, cosine)
+        self.attn = Attention(dim, num_heads, bias, attention_dropout, dropout, cosine_attention)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act, dropout, mlp_hidden_dropout)
         self.drop_path = DropPath(drop_path)
@@ -98,32 +90,11 @@ class Block(nn.Module):
         self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
 
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        if not self.training:
-            return self.compute(x, return_attention)
-        # the function, not the module: names in checkpoints stay, and hooks (FSDP2's) run outside the graph
-        kind = type(self)
-        compute = _compiled(kind) if self.compiled else kind.compute  # type: ignore[arg-type]
-        if self.checkpoint_activations:
-            return checkpoint(compute, self, x, return_attention, use_reentrant=False)
-        return compute(self, x, return_attention)
-
-    def compute(self, x: Tensor, return_attention: bool) -> tuple[Tensor, Tensor | None]:
         branch, weights = self.attn(self.norm1(x), return_attention)
         x = x + self.drop_path(branch if self.gamma_1 is None else self.gamma_1 * branch)
         branch = self.mlp(self.norm2(x))
         x = x + self.drop_path(branch if self.gamma_2 is None else self.gamma_2 * branch)
         return x, weights
-
-
-def blocks_of(model: nn.Module) -> list[Block]:
-    """Every block of a model: of encoder, decoder and pools."""
-    return [part for part in model.modules() if isinstance(part, Block)]
-
-
-@cache
-def _compiled(kind: type[Block]) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Static shapes: a run trains with few of them."""
-    return torch.compile(kind.compute, dynamic=False)
 
 
 def init_normal(module: nn.Module, std: float) -> None:

@@ -1,15 +1,23 @@
-"""Pooling tokens by attention."""
+"""Pooling the tokens of a clip into one: by their mean, the class token, or attention."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tubelet.layers.block import Block, Mlp, init_weights
+from tubelet.layers.stack import Stack
 
 
-class AttentivePool(nn.Module):
+def mean_token(tokens: Tensor, prefix: int) -> Tensor:
+    """[B,prefix+N,D] -> [B,D]: the mean of the tokens, without `prefix` class tokens."""
+    return tokens[:, prefix:].mean(1)
+
+
+class AttentivePool(Stack):
     """[B,K,D] -> [B,D]: blocks of self-attention, then one learned query looks at all tokens, then an MLP.
 
     `depth` counts the query's block too: 1 is the attentive probe of V-JEPA (https://arxiv.org/abs/2404.08471), 4 that
@@ -33,6 +41,12 @@ class AttentivePool(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.query, std=0.02)
+
+    def layers(self) -> Sequence[nn.Module]:
+        return [nn.Identity(), *self.blocks, self.mlp]
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        return ()  # V-JEPA's query decays
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:

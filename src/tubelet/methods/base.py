@@ -10,13 +10,14 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from tubelet.data.dataset import Batch
 from tubelet.data.randomness import key
 from tubelet.methods.sharding import keep_whole, shard
+from tubelet.models.base import VideoModel
 from tubelet.optim.adamw import AdamW
 
 
@@ -43,9 +44,11 @@ class Plan:
 
 
 class Method(L.LightningModule):
-    """Args: model, what is trained; model_config: the plain Hydra node it was built from, kept in every checkpoint, so
-    that a checkpoint loads wherever it is moved; optim: how it is trained; plan: for how long.
+    """Args: model, what is trained; model_config: the node it was built from, kept in every checkpoint, so that a
+    checkpoint loads wherever it is moved; optim: how it is trained; plan: for how long.
     """
+
+    model: VideoModel
 
     masked = False
     """Whether it hides tokens, and so needs `masking`."""
@@ -53,10 +56,17 @@ class Method(L.LightningModule):
     frozen = False
     """Whether it leaves the model as it is and trains something on top."""
 
-    def __init__(self, model: nn.Module, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
+    learns_labels = False
+    """Whether it is trained on labels."""
+
+    monitor: str | None = None
+    """The validation metric that best.ckpt follows, the larger the better; None: there is no best.ckpt."""
+
+    def __init__(self, model: VideoModel, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
         super().__init__()
         self.model = model
         self.model_config = model_config
+        self.masking_config: dict[str, Any] | None = None  # the node of the masking it is trained with
         self.optim = optim
         self.plan = plan
         self.results: list[dict[str, Tensor]] = []  # of the batches accumulated so far
@@ -136,3 +146,4 @@ class Method(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model_config
+        checkpoint["masking_config"] = self.masking_config

@@ -38,6 +38,8 @@ class Classification(Method):
     """
 
     model: VideoClassifier
+    learns_labels = True
+    monitor = "val/top1"
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from tubelet.data.dataset import Batch
+from tubelet.layers.pool import mean_token
 from tubelet.methods.base import Plan, StepResult
 from tubelet.methods.classification import Classification
 from tubelet.models.classifier import VideoClassifier
@@ -40,10 +41,10 @@ class Head(nn.Module):
         if self.attentive_pool is not None:
             pooled = self.attentive_pool(tokens)
         else:
-            pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, self.prefix :].mean(1)
+            pooled = tokens[:, 0] if self.pool == "cls" else mean_token(tokens, self.prefix)
         return self.head(self.dropout(self.fc_norm(pooled)))
 
-    def give(self, model: VideoClassifier) -> None:
+    def copy_into(self, model: VideoClassifier) -> None:
         """Put this copy's weights into the classifier."""
         for name in _PARTS:
             if (part := getattr(self, name)) is not None:
@@ -128,9 +129,9 @@ class Probe(Classification):
             self._count(logits[best].to(self.device), label.to(self.device))
         self.waiting.clear()
         self.best.fill_(best)
-        self.heads[best].give(self.model)
+        self.heads[best].copy_into(self.model)
         super().on_validation_epoch_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.heads[int(self.best)].give(self.model)  # in place, and so in checkpoint["state_dict"]
+        self.heads[int(self.best)].copy_into(self.model)  # in place, and so in checkpoint["state_dict"]
         super().on_save_checkpoint(checkpoint)

@@ -6,10 +6,11 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from tubelet.layers.block import blocks_of
+from tubelet.layers.stack import blocks_of
+from tubelet.models.base import VideoModel
 
 
-def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+def shard(model: VideoModel, mesh: DeviceMesh) -> None:
     """Each block is gathered by itself; then what else the encoder holds, for callbacks call it alone; then the rest.
 
     Mixed precision is left to autocast, as under any other strategy: what travels is float32.

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tubelet.clip import ClipGrid
 from tubelet.data.transforms import Preprocess
 from tubelet.encoders.base import Encoder
-from tubelet.layers.pool import AttentivePool
+from tubelet.layers.pool import AttentivePool, mean_token
+from tubelet.models.base import VideoModel
 
 
-class VideoClassifier(nn.Module):
+class VideoClassifier(VideoModel):
     """logits = head(dropout(fc_norm(pool(encoder(clip))))).
 
     Args:
@@ -22,7 +22,10 @@ class VideoClassifier(nn.Module):
             normalises after it; the published ViViT and TimeSformer read the class token of a normalised encoder.
         num_classes: 1 is a regression.
         pool: "mean" over the tokens, without the class token; "cls", the first token, which is the class token where
-            there is one; "attentive", one learned query (V-JEPA's probe, https://arxiv.org/abs/2404.08471).
+            there is one; "attentive", one learned query (V-JEPA's probe, https://arxiv.org/abs/2404.08471); "auto", the
+            class token where there is one, else the mean.
+        norm_after_pool: where the mean is pooled, leave out the encoder's last norm and put a fresh LayerNorm after the
+            pool, as VideoMAE does.
         pool_heads, pool_depth: attention heads of the attentive pool, and its blocks.
         fc_norm: a LayerNorm between pool and head; None: where `pool` is "mean" and the encoder ends without a norm.
         fc_norm_eps: its eps.
@@ -35,23 +38,27 @@ class VideoClassifier(nn.Module):
         self,
         encoder: Encoder,
         num_classes: int,
-        pool: Literal["mean", "cls", "attentive"] = "mean",
+        pool: Literal["auto", "mean", "cls", "attentive"] = "mean",
         pool_heads: int = 12,
         pool_depth: int = 1,
+        norm_after_pool: bool = False,
         fc_norm: bool | None = None,
         fc_norm_eps: float = 1e-6,
         head_dropout: float = 0.0,
         id2label: dict[int, str] | None = None,
         preprocess: Preprocess | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, preprocess)
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if pool == "auto":
+            pool = "cls" if encoder.num_prefix_tokens else "mean"
         if pool not in ("mean", "cls", "attentive"):
-            raise ValueError(f"unknown pool '{pool}', expected mean, cls or attentive")
+            raise ValueError(f"unknown pool '{pool}', expected auto, mean, cls or attentive")
         if id2label is not None and sorted(int(i) for i in id2label) != list(range(num_classes)):
             raise ValueError(f"id2label must name the classes 0 to {num_classes - 1}, got {len(id2label)} names")
-        self.encoder = encoder
+        if norm_after_pool and pool == "mean":
+            encoder.norm = nn.Identity()
         self.num_classes = num_classes
         self.pool = pool
         self.attentive_pool = AttentivePool(encoder.dim, pool_heads, pool_depth) if pool == "attentive" else None
@@ -61,13 +68,8 @@ class VideoClassifier(nn.Module):
         self.dropout = nn.Dropout(head_dropout)
         self.head = nn.Linear(encoder.dim, num_classes)
         self.id2label = None if id2label is None else {int(i): label for i, label in id2label.items()}
-        self.preprocess = preprocess or Preprocess()
         nn.init.trunc_normal_(self.head.weight, std=0.02 * 0.001)  # VideoMAE's init_scale
         nn.init.zeros_(self.head.bias)
-
-    @property
-    def grid(self) -> ClipGrid:
-        return self.encoder.grid
 
     def forward(self, clip: Tensor) -> Tensor:
         """float [B,C,T,H,W], normalised as `preprocess` says -> logits [B,num_classes]."""
@@ -81,7 +83,7 @@ class VideoClassifier(nn.Module):
         """[B,prefix+N,D] -> [B,D]."""
         if self.attentive_pool is not None:
             return self.attentive_pool(tokens)
-        return tokens[:, 0] if self.pool == "cls" else tokens[:, self.encoder.num_prefix_tokens :].mean(1)
+        return tokens[:, 0] if self.pool == "cls" else mean_token(tokens, self.encoder.num_prefix_tokens)
 
     def loss(
         self, logits: Tensor, label: Tensor, label_smoothing: float = 0.0, class_weight: Tensor | None = None

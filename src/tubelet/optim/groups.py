@@ -1,41 +1,50 @@
-"""Which parameters decay, and how fast each layer learns."""
+"""Which parameters decay, and how fast each layer learns: asked of the model's stacks, never guessed from names."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from torch import nn
 
-_BLOCK = re.compile(r"(?:^|\.)encoder\.\w*blocks\.(\d+)\.")
-_EMBEDDING = re.compile(r"(?:^|\.)encoder\.(?:patch_embed|positions|\w*_embed|cls_token|\w*_positions)")
-_TOKEN_OR_POSITION = re.compile(r"(?:mask_token|cls_token|positions)$")
+from tubelet.layers.stack import Stack
 
 
-def layer_of(name: str, depth: int) -> int:
-    """0 for the embedding, k + 1 for block k, depth + 1 for the final norm and the head."""
-    if block := _BLOCK.search(name):
-        return int(block[1]) + 1
-    return 0 if _EMBEDDING.search(name) else depth + 1
+def layer_numbers(model: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
+    """The layer of each of the encoder's parameters, and the number of the head's layer.
+
+    Layer 0 is the embedding, with all that `encoder.layers()` does not list (tokens, position tables). Layer k is block
+    k. The last norm shares the layer of the head.
+    """
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, Stack):
+        raise ValueError(f"layer decay needs a model with an encoder, {type(model).__name__} has none")
+    layers = list(encoder.layers())
+    numbers = dict.fromkeys(encoder.parameters(), 0)
+    numbers |= {parameter: number for number, part in enumerate(layers) for parameter in part.parameters()}
+    return numbers, len(layers) - 1
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
     """Groups for AdamW, each with `weight_decay` and an `lr_scale` that multiplies the learning rate of every step.
 
-    Vectors, biases, tokens and position tables do not decay. With `layer_decay`, layer i of a depth-L encoder learns at
-    `layer_decay ** (L + 1 - i)` (BEiT, https://arxiv.org/abs/2106.08254). Frozen parameters are left out.
+    Vectors, tokens and position tables do not decay. With `layer_decay`, layer i below a head of number L learns at
+    `layer_decay ** (L - i)` (BEiT, https://arxiv.org/abs/2106.08254). Frozen parameters are left out.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("nothing to train: no parameter of the model needs a gradient")
-    depth = 1 + max(
-        (int(block[1]) for name, _ in model.named_parameters() if (block := _BLOCK.search(name))), default=-1
-    )
+    stacks = [part for part in model.modules() if isinstance(part, Stack)]
+    undecayed = {parameter for stack in stacks for parameter in stack.undecayed()}
+    # a decoder's tokens first, then the model's own order: the gradients' norm is a sum in this order, so that the last
+    # bit of every clipped step depends on it
+    encoder = set(getattr(model, "encoder", model).parameters())
+    trained.sort(key=lambda named: named[1] not in undecayed or named[1] in encoder)
+    numbers, head = layer_numbers(model) if layer_decay is not None else ({}, 0)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in trained:
-        decays = parameter.ndim > 1 and not name.endswith("bias") and not _TOKEN_OR_POSITION.search(name)
+        decays = parameter.ndim > 1 and parameter not in undecayed
         decay = weight_decay if decays else 0.0
-        scale = 1.0 if layer_decay is None else layer_decay ** (depth + 1 - layer_of(name, depth))
+        scale = 1.0 if layer_decay is None else layer_decay ** (head - numbers.get(parameter, head))
         group = groups.setdefault((decay, scale), {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale})
         group["params"].append(parameter)
         group["names"].append(name)

@@ -34,8 +34,8 @@ class SaveError(RuntimeError):
 
 class Checkpoints(Checkpoint):
     """Args: every_n_steps: optimizer steps between two saves of last.ckpt; keep_every_n_steps: between those that are
-    kept for good, None for none; monitor: metric that best.ckpt follows, None for no best.ckpt; mode: whether a large
-    or a small value is good.
+    kept for good, None for none; monitor: metric that best.ckpt follows, "auto" for the method's own, None for no
+    best.ckpt; mode: whether a large or a small value is good.
 
     A save that fails, on a full disk say, is a warning, and is tried again after as many steps; only at the end of
     training it is an error.
@@ -88,8 +88,9 @@ class Checkpoints(Checkpoint):
         self._validated = _rows(trainer), trainer.global_step
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.monitor is not None and trainer.state.fn == "fit":
-            self._follow(trainer, self.monitor)
+        monitor = pl_module.monitor if self.monitor == "auto" else self.monitor
+        if monitor is not None and trainer.state.fn == "fit":
+            self._follow(trainer, monitor)
 
     def _follow(self, trainer: L.Trainer, monitor: str) -> None:
         if monitor not in trainer.callback_metrics:

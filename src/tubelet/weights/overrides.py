@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
-from tubelet.encoders.vit import VideoViT
 from tubelet.models.classifier import VideoClassifier
-from tubelet.models.mae import MaskedAutoencoder
-from tubelet.weights.build import Node, target
+from tubelet.nodes import Node, parameters_of, path_of, trusted_target
 
 _ENCODER = ("num_heads", "image_size", "num_frames", "drop_path")
-_DECODER = {"decoder_num_heads": "decoder_heads", "norm_pix_loss": "norm_pix_loss"}
-NAMES = (*_ENCODER, *_DECODER, "num_classes", "dtype")
+_PARTS = {"decoder_num_heads": ("decoder", "num_heads"), "norm_pix_loss": ("target", "normalise")}
+NAMES = (*_ENCODER, *_PARTS, "num_classes", "dtype")
 
 
-def override(node: Node, name: str, **overrides: Any) -> Node:
+def override(node: Node, name: str, trust: Collection[str] = (), **overrides: Any) -> Node:
     """A new node with the overrides applied. `num_classes` makes a classifier of anything. Raises ValueError if one
     does not exist or does not concern this model, or if the file leaves open what a caller must say."""
     node = copy.deepcopy(node)
@@ -24,13 +23,13 @@ def override(node: Node, name: str, **overrides: Any) -> Node:
             raise ValueError(f"unknown override '{key}', expected one of {', '.join(NAMES)}")
         if value is None or key in ("num_classes", "dtype"):
             continue
-        if key in _ENCODER:
+        part, argument = ("encoder", key) if key in _ENCODER else _PARTS[key]
+        owner = node.get(part, node if part == "encoder" else None)
+        if owner is None or argument not in parameters_of(trusted_target(owner, trust)):
+            raise ValueError(f"{name} holds no {part} with a setting '{argument}', so '{key}' has no meaning")
+        if part == "encoder":
             _follow_size(node, key, value)
-            node.get("encoder", node)[key] = value
-        elif node["_target_"] != target(MaskedAutoencoder):
-            raise ValueError(f"{name} holds no masked autoencoder, so '{key}' has no meaning")
-        else:
-            node[_DECODER[key]] = value
+        owner[argument] = value
     if (classes := overrides.get("num_classes")) is not None:
         node = _classifier(node, classes)
     return _complete(node, name)
@@ -44,31 +43,33 @@ def _follow_size(node: Node, key: str, value: Any) -> None:
 
 
 def _classifier(node: Node, num_classes: int) -> Node:
-    """A classifier with that many classes; a fresh head unless it has that many already."""
-    if node["_target_"] == target(VideoClassifier):
+    """A classifier with that many classes; a fresh head unless it has that many already. Without a class token it pools
+    by the mean and normalises after it, as VideoMAE does.
+    """
+    if node["_target_"] == path_of(VideoClassifier):
         same = node["num_classes"] == num_classes
         return node if same else {**node, "num_classes": num_classes, "id2label": None}
     encoder = node.get("encoder") or {key: value for key, value in node.items() if key != "preprocess"}
-    mean = encoder["_target_"] == target(VideoViT)  # it has no class token
     new: Node = {
-        "_target_": target(VideoClassifier),
-        "encoder": {**encoder, "final_norm": False} if mean else encoder,
+        "_target_": path_of(VideoClassifier),
+        "encoder": encoder,
         "num_classes": num_classes,
-        "pool": "mean" if mean else "cls",
+        "pool": "auto",
+        "norm_after_pool": True,
     }
     return {**new, "preprocess": node["preprocess"]} if node.get("preprocess") else new
 
 
 def _complete(node: Node, name: str) -> Node:
     """Nothing that changes numbers may stay unsaid."""
-    encoder = node.get("encoder", node)
+    encoder, decoder = node.get("encoder", node), node.get("decoder") or {}
     if encoder.get("num_heads", 0) is None:
         raise ValueError(f"{name} does not tell its attention heads: pass num_heads= (width {encoder['dim']})")
-    if node.get("decoder_dim") and node.get("decoder_heads", 0) is None:
+    if decoder.get("dim") and decoder.get("num_heads", 0) is None:
         raise ValueError(
-            f"{name} does not tell its decoder's attention heads: pass decoder_num_heads= (width {node['decoder_dim']})"
+            f"{name} does not tell its decoder's attention heads: pass decoder_num_heads= (width {decoder['dim']})"
         )
-    for part in (node, encoder):
+    for part in (node, encoder, decoder):
         for key in [key for key, value in part.items() if value is None]:
             del part[key]
     return node

@@ -11,15 +11,14 @@ import re
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tubelet.clip import ClipGrid
+from tubelet.encoders.base import Encoder
 from tubelet.layers.position import resize_table, sincos
+from tubelet.models.base import VideoModel
 from tubelet.weights.source import State
 
-_TASK = re.compile(
-    r"(decoder|encoder_to_decoder|mask_token|encoder\.norm|encoder\.pooler|fc_norm|attentive_pool|head)\b"
-)
 _POSITIONS = re.compile(r"(?:^|\.)(time_)?positions$")
 
 
@@ -37,11 +36,13 @@ class Report:
         return "\n".join(lines)
 
 
-def place(model: nn.Module, state: State, old: ClipGrid, new: ClipGrid, name: str, new_task: bool = False) -> Report:
+def place(
+    model: VideoModel | Encoder, state: State, old: ClipGrid, new: ClipGrid, name: str, new_task: bool = False
+) -> Report:
     """Copy `state` into `model`, position tables resized from the clip size `old` to `new`.
 
-    `new_task` allows decoder, pools, heads and the encoder's last norm to be dropped or fresh. Raises ValueError
-    with the file and every key if anything else is missing, unexpected or of another shape.
+    With `new_task` the model's `task_parts` may start fresh, and whatever is not the encoder's may be dropped. Raises
+    ValueError with the file and every key if anything else is missing, unexpected or of another shape.
     """
     wanted = model.state_dict()
     fixed = {key for key, _ in model.named_buffers()}
@@ -58,9 +59,15 @@ def place(model: nn.Module, state: State, old: ClipGrid, new: ClipGrid, name: st
     def other(key: str) -> bool:
         return key not in wanted or wanted[key].shape != state[key].shape
 
-    dropped = sorted(key for key in state if other(key) and new_task and _TASK.match(key))
+    def of_task(key: str) -> bool:
+        return new_task and any(key == part or key.startswith(f"{part}.") for part in model.task_parts)
+
+    def of_another_task(key: str) -> bool:
+        return new_task and isinstance(model, VideoModel) and not key.startswith("encoder.")
+
+    dropped = sorted(key for key in state if other(key) and (of_task(key) or of_another_task(key)))
     kept = {key: value for key, value in state.items() if key not in dropped}
-    fresh = sorted(key for key in wanted if key not in kept and new_task and _TASK.match(key))
+    fresh = sorted(key for key in wanted if key not in kept and of_task(key))
     problems = [f"unexpected key {key}" for key in sorted(kept.keys() - wanted.keys())]
     problems += [f"missing key {key}" for key in sorted(wanted.keys() - kept.keys() - set(fresh))]
     problems += [

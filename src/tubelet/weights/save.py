@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Collection
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import nn
 
-from tubelet.weights import hf_processor, huggingface
+from tubelet.storage import write_bytes, write_text
+from tubelet.weights.formats import hf_processor
+from tubelet.weights.formats.base import Writer
+from tubelet.weights.formats.huggingface import HuggingFace
 from tubelet.weights.load import load_model
+
+FORMAT: Writer = HuggingFace()
 
 
 def save_pretrained(model: nn.Module, directory: str | Path) -> None:
@@ -19,24 +24,18 @@ def save_pretrained(model: nn.Module, directory: str | Path) -> None:
     transformers' `from_pretrained` loads it and computes the same. Raises ValueError, before anything is written,
     naming what that format cannot hold.
     """
-    state, config, processor = huggingface.to_files(model)
+    files = FORMAT.write(model)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / "model.safetensors", save(state, metadata={"format": "pt"}))
-    _write(directory / hf_processor.NAME, _json(processor))
-    _write(directory / "config.json", _json(config))
+    write_bytes(directory / "model.safetensors", save(files.state, metadata={"format": "pt"}))
+    write_text(directory / hf_processor.NAME, _json(files.processor))
+    write_text(directory / "config.json", _json(files.config))
 
 
-def convert(path: str | Path, directory: str | Path, **overrides: object) -> None:
+def convert(path: str | Path, directory: str | Path, *, trust: Collection[str] = (), **overrides: object) -> None:
     """Any weights that `load_model` reads -> a Hugging Face directory."""
-    save_pretrained(load_model(path, **overrides), directory)
+    save_pretrained(load_model(path, trust=trust, **overrides), directory)
 
 
-def _json(contents: dict[str, object]) -> bytes:
-    return (json.dumps(contents, indent=2) + "\n").encode()
-
-
-def _write(path: Path, contents: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(contents)
-    os.replace(partial, path)
+def _json(contents: dict[str, object]) -> str:
+    return json.dumps(contents, indent=2) + "\n"

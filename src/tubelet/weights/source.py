@@ -10,20 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tubelet.weights.build import Node
+from tubelet.nodes import Node
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Source:
-    """name: the file or directory, for messages. node: the model, see `build`; an argument that the file does not tell
-    and that has no safe default is None. state: weights by our names, those of the encoder under `encoder.`.
+    """name: the file or directory, for messages. node: describes the model; an argument that the file does not tell and
+    that has no safe default is None. state: weights by our names, those of the encoder under `encoder.`. masking:
+    the node of the masking they were trained with, where it is known.
     """
 
     name: str
     node: Node
     state: State
+    masking: Node | None = None
 
     @property
     def encoder(self) -> Node:

@@ -7,38 +7,49 @@ wrong number of heads would load and compute garbage.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from tubelet.data.transforms import Preprocess
+from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.encoders.vit import VideoViT
 from tubelet.models.classifier import VideoClassifier
-from tubelet.models.mae import MaskedAutoencoder
-from tubelet.weights.build import Node, target
+from tubelet.models.masked import MaskedModel
+from tubelet.nodes import Node, path_of
+from tubelet.targets.pixels import Pixels
+from tubelet.weights.formats.base import Found
 from tubelet.weights.source import Source, State, clean_keys
 
 HEADS = {384: (6, 3), 768: (12, 6), 1024: (16, 8), 1280: (16, 8), 1408: (16, 8)}
 """Encoder width -> heads of the encoder, heads of the decoder."""
 EPS = 1e-6
+_KEYS = {"encoder_to_decoder.weight": "decoder.project.weight", "mask_token": "decoder.mask_token"}
 
 
-def from_contents(path: Path, contents: Any) -> Source:
-    """A pretraining file describes a MaskedAutoencoder, a fine-tuned one a VideoClassifier."""
-    state = clean_keys(_weights(path, contents))
-    pretraining = "encoder.patch_embed.proj.weight" in state
-    if not pretraining:
-        if "patch_embed.proj.weight" not in state:
-            raise ValueError(f"{path} is no VideoMAE checkpoint: it has no 'patch_embed.proj.weight'")
-        heads = ("fc_norm.", "head.")
-        state = {key if key.startswith(heads) else f"encoder.{key}": value for key, value in state.items()}
-    if "encoder.pos_embed" in state:
-        state["encoder.positions"] = state.pop("encoder.pos_embed")
-    return Source(str(path), _pretraining(state) if pretraining else _fine_tuned(str(path), state), state)
+class Original:
+    """A pretraining file describes a MaskedModel, a fine-tuned one a VideoClassifier."""
+
+    def reads(self, found: Found) -> bool:
+        return not found.is_directory
+
+    def read(self, found: Found) -> Source:
+        name = str(found.path)
+        state = clean_keys(_weights(name, found.contents))
+        pretraining = "encoder.patch_embed.proj.weight" in state
+        if not pretraining:
+            if "patch_embed.proj.weight" not in state:
+                raise ValueError(f"{name} is no VideoMAE checkpoint: it has no 'patch_embed.proj.weight'")
+            heads = ("fc_norm.", "head.")
+            state = {key if key.startswith(heads) else f"encoder.{key}": value for key, value in state.items()}
+        if "encoder.pos_embed" in state:
+            state["encoder.positions"] = state.pop("encoder.pos_embed")
+        if not pretraining:
+            return Source(name, _fine_tuned(name, state), state)
+        return Source(name, _pretraining(state), {_KEYS.get(key, key): value for key, value in state.items()})
 
 
-def _weights(path: Path, contents: Any) -> State:
+def _weights(path: str, contents: Any) -> State:
     if isinstance(contents, dict):
         for key in ("model", "module"):
             if isinstance(contents.get(key), dict):
@@ -52,17 +63,18 @@ def _pretraining(state: State) -> Node:
     width = state["encoder.patch_embed.proj.weight"].shape[0]
     decoder = _blocks(state, "decoder.")
     return {
-        "_target_": target(MaskedAutoencoder),
+        "_target_": path_of(MaskedModel),
         "encoder": _encoder(state),
-        "decoder_dim": state["mask_token"].shape[-1] if "mask_token" in state else None,
-        "decoder_depth": decoder["depth"],
-        "decoder_heads": HEADS[width][1] if width in HEADS else None,
-        "decoder_mlp_ratio": decoder["mlp_ratio"],
-        "decoder_bias": decoder["bias"],
-        "layer_scale": decoder["layer_scale"],
-        "cosine_attention": decoder["cosine_attention"],
-        "eps": EPS,
-        "preprocess": {"_target_": target(Preprocess)},
+        "decoder": {
+            "_target_": path_of(SelfAttentionDecoder),
+            "_partial_": True,
+            "dim": state["mask_token"].shape[-1] if "mask_token" in state else None,
+            "num_heads": HEADS[width][1] if width in HEADS else None,
+            "eps": EPS,
+            **decoder,
+        },
+        "target": {"_target_": path_of(Pixels), "_partial_": True},
+        "preprocess": {"_target_": path_of(Preprocess)},
     }
 
 
@@ -70,13 +82,13 @@ def _fine_tuned(name: str, state: State) -> Node:
     if "head.weight" not in state:
         raise ValueError(f"{name} is a fine-tuned checkpoint without 'head.weight'")
     return {
-        "_target_": target(VideoClassifier),
+        "_target_": path_of(VideoClassifier),
         "encoder": _encoder(state),
         "num_classes": state["head.weight"].shape[0],
         "pool": "mean" if "fc_norm.weight" in state else "cls",
         "fc_norm": "fc_norm.weight" in state,
         "fc_norm_eps": EPS,
-        "preprocess": {"_target_": target(Preprocess)},
+        "preprocess": {"_target_": path_of(Preprocess)},
     }
 
 
@@ -84,7 +96,7 @@ def _encoder(state: State) -> Node:
     dim, channels, tubelet, patch, _ = state["encoder.patch_embed.proj.weight"].shape
     published = dim in HEADS
     return {
-        "_target_": target(VideoViT),
+        "_target_": path_of(VideoViT),
         "image_size": 224 if published else None,
         "num_frames": 16 if published else None,
         "patch_size": patch,

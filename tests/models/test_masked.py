@@ -1,25 +1,30 @@
 """The target by hand, and the decoder under dual masking."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from tubelet import masking
 from tubelet.data.transforms import Preprocess
+from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.encoders.timesformer import TimeSformer
 from tubelet.encoders.vit import VideoViT
 from tubelet.encoders.vivit import FactorisedViViT, ViViT
 from tubelet.masking import Mask
-from tubelet.models.mae import MaskedAutoencoder
+from tubelet.models.masked import MaskedModel
+from tubelet.targets.pixels import Pixels
 
 SMALL = {"image_size": 16, "num_frames": 4, "patch_size": 8, "dim": 24, "depth": 1, "num_heads": 2}
 MASK = Mask(torch.tensor([[0, 2, 4]]), torch.tensor([[3, 6]]))  # dual: tokens 1, 5 and 7 are in neither
 
 
-def build(channels=3, **kw):
+def build(channels=3, **target):
     torch.manual_seed(0)
     encoder = VideoViT(**SMALL, in_channels=channels)
     preprocess = Preprocess(mean=[0.1 * (c + 1) for c in range(channels)], std=[0.2] * channels)
-    return MaskedAutoencoder(encoder, 16, 1, 2, preprocess=preprocess, **kw)
+    decoder = partial(SelfAttentionDecoder, dim=16, depth=1, num_heads=2)
+    return MaskedModel(encoder, decoder, partial(Pixels, **target), preprocess)
 
 
 def by_hand(clip, token, channels):
@@ -37,7 +42,7 @@ def by_hand(clip, token, channels):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_target_by_hand(channels):
     clip = torch.randn(1, channels, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    raw = build(channels, norm_pix_loss=False).target(clip, MASK)
+    raw = build(channels, normalise=False).target(clip, MASK)
     normalised = build(channels).target(clip, MASK)
     for i, token in enumerate(MASK.hidden[0].tolist()):
         pixels = by_hand(clip, token, channels)
@@ -60,7 +65,7 @@ def test_loss_is_the_mean_square_over_predicted_tokens_alone():
 def test_dual_masking_trains_every_system(cls):
     torch.manual_seed(0)
     encoder = cls(**SMALL | {"num_frames": 8})
-    mae = MaskedAutoencoder(encoder, 16, 1, 2)
+    mae = MaskedModel(encoder, partial(SelfAttentionDecoder, dim=16, depth=1, num_heads=2))
     generator = torch.Generator().manual_seed(0)
     hidden = torch.stack([masking.dual(mae.grid, ratio=0.5, generator=generator) for _ in range(2)])
     mask = Mask.from_hidden(hidden)
@@ -68,4 +73,4 @@ def test_dual_masking_trains_every_system(cls):
     out.loss.backward()
     assert out.pixels.shape[1] == mae.grid.N // 4
     assert torch.isfinite(out.loss)
-    assert mae.mask_token.grad.abs().max() > 0
+    assert mae.decoder.mask_token.grad.abs().max() > 0

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tubelet.encoders.base import Encoder
-from tubelet.weights.build import Node
+from tubelet.nodes import Node
 
 
 def settings(config: Node, **defaults: Any) -> Node:
@@ -67,8 +66,3 @@ def one_size(size: Any, name: str) -> int:
 def refuse(condition: bool, what: str) -> None:
     if condition:
         raise ValueError(f"the Hugging Face format cannot hold {what}")
-
-
-def encoder_of(model: Any) -> Any:
-    """The encoder of a model, which may be one itself."""
-    return model if isinstance(model, Encoder) else model.encoder

@@ -1,0 +1,39 @@
+"""What every model has: an encoder, how it wants its pixels, and which of its parts belong to its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from tubelet.clip import ClipGrid
+from tubelet.data.transforms import Preprocess
+from tubelet.encoders.base import Encoder
+
+
+def encoder_of(model: Any) -> Encoder:
+    """The encoder of a model, which may be one itself."""
+    return model if isinstance(model, Encoder) else model.encoder
+
+
+class VideoModel(nn.Module):
+    """An encoder and what a task puts on top of it: all that is not the encoder.
+
+    Args: encoder: any encoder; preprocess: what its weights expect of pixels, kept with them.
+    """
+
+    def __init__(self, encoder: Encoder, preprocess: Preprocess | None = None) -> None:
+        super().__init__()
+        encoder.check_contract()
+        self.encoder = encoder
+        self.preprocess = preprocess or Preprocess()
+
+    @property
+    def grid(self) -> ClipGrid:
+        return self.encoder.grid
+
+    @property
+    def task_parts(self) -> tuple[str, ...]:
+        """Names of the parts that another task drops, and that this one starts fresh from another task's weights."""
+        own = {name for name, _ in self.named_children()} | {name for name, _ in self.named_parameters(recurse=False)}
+        return (*sorted(own - {"encoder"}), *(f"encoder.{part}" for part in self.encoder.task_parts))

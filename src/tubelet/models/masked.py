@@ -1,0 +1,66 @@
+"""Masked prediction on video: encode what is visible, predict something about what is hidden.
+
+Tong et al., VideoMAE, https://arxiv.org/abs/2203.12602. What is predicted is a target (tubelet.targets), what predicts
+it a decoder (tubelet.decoders); any of them goes with any encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor
+
+from tubelet.data.transforms import Preprocess
+from tubelet.decoders.base import Decoder
+from tubelet.decoders.self_attention import SelfAttentionDecoder
+from tubelet.encoders.base import Encoder
+from tubelet.masking import Mask
+from tubelet.models.base import VideoModel
+from tubelet.targets.base import Target
+from tubelet.targets.pixels import Pixels
+
+
+class MaskedOutput(NamedTuple):
+    """loss: scalar. prediction, target [B,M,P]: what was predicted of the hidden tokens, and what is true."""
+
+    loss: Tensor
+    prediction: Tensor
+    target: Tensor
+
+    @property
+    def pixels(self) -> Tensor:
+        """The prediction, where the target is pixels: ordered (p0 p1 p2 c)."""
+        return self.prediction
+
+
+class MaskedModel(VideoModel):
+    """Encoder, decoder, target and loss.
+
+    Args:
+        encoder: any encoder.
+        decoder: `(encoder, target_dim) -> Decoder`; None: VideoMAE's.
+        target: `(encoder, preprocess) -> Target`; None: VideoMAE's, normalised pixels.
+        preprocess: how the pixels were normalised, so that a target can undo it.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Callable[[Encoder, int], Decoder] | None = None,
+        target: Callable[[Encoder, Preprocess], Target] | None = None,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        super().__init__(encoder, preprocess)
+        made: Target = (target or partial(Pixels))(encoder, self.preprocess)
+        self.decoder: Decoder = (decoder or partial(SelfAttentionDecoder))(encoder, made.dim)
+        self.target = made
+
+    def forward(self, clip: Tensor, mask: Mask) -> MaskedOutput:
+        """clip float [B,C,T,H,W], normalised as `preprocess` says."""
+        mask = self.decoder.choose(mask)
+        visible = self.encoder(clip, mask)  # [B,prefix+V,D]
+        prediction = self.decoder(visible, mask)  # [B,M,P]
+        target = self.target(clip, mask)  # [B,M,P]
+        return MaskedOutput(self.target.loss(prediction, target), prediction, target)

@@ -1,0 +1,123 @@
+"""A node is plain data that describes an object: a dict with `_target_`, the Python path of a class or function, and
+its arguments, some of them nodes again. Configs and checkpoints are made of nodes; here they are built.
+
+`_partial_: true` leaves a callable that still takes arguments, as in Hydra. There is no registry: the path is the name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+Node = dict[str, Any]
+NODE_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+OWN = "tubelet"
+_PARTS_OF_MODELS = tuple(
+    f"{OWN}.{room}" for room in ("encoders.", "decoders.", "targets.", "models.", "data.transforms")
+)
+_MASKINGS = f"{OWN}.masking"
+
+
+class Untrusted(ValueError):
+    """A node from a file names a class of a package that nobody has vouched for."""
+
+
+def build(node: Any, trusted: Collection[str] | None = None, where: str = "") -> Any:
+    """The object that `node` describes, nested nodes first; plain data stay as they are.
+
+    trusted: packages whose classes may be built, besides tubelet; None: any, for a config that the caller has written.
+    where: the key of `node` in the config, for error messages.
+
+    Raises ValueError naming the key if a name does not exist, an argument is unknown or missing, or the object refuses
+    its arguments; Untrusted if the package is not trusted.
+    """
+    if isinstance(node, list | tuple):
+        return [build(item, trusted, f"{where}[{i}]") for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    prefix = f"{where}." if where else ""
+    if "_target_" not in node:
+        return {key: build(value, trusted, f"{prefix}{key}") for key, value in node.items()}
+    target = trusted_target(node, trusted)
+    arguments = {key: build(value, trusted, f"{prefix}{key}") for key, value in node.items() if key not in NODE_KEYS}
+    if node.get("_partial_", False):
+        return partial(target, **arguments)
+    name = f"{where}: " if where else ""
+    try:
+        inspect.signature(target).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{name}cannot build {node['_target_']}: {error}") from error
+    try:
+        return target(**arguments)
+    except Untrusted:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{name}{error}") from error
+
+
+def trusted_target(node: Node, trusted: Collection[str] | None) -> Any:
+    """What `_target_` names. Unless `trusted` is None, the node comes from a file: then nothing is imported but classes
+    that models are made of, maskings, and packages that the caller trusts.
+    """
+    path = str(node.get("_target_"))
+    package = path.partition(".")[0]
+    if trusted is not None and package != OWN and package not in trusted:
+        raise Untrusted(
+            f"{path} is not a class of tubelet, and a file may not import code by itself: if you trust the package "
+            f"'{package}', pass trust=['{package}'] (on the command line: --trust {package})"
+        )
+    try:
+        target = target_of(path)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot import {path}: {error}") from error
+    home = str(getattr(target, "__module__", ""))  # of the object itself: a path may lead through what a module imports
+    if trusted is None or home.partition(".")[0] in trusted:
+        return target
+    if home != _MASKINGS and not (home.startswith(_PARTS_OF_MODELS) and isinstance(target, type)):
+        raise Untrusted(f"{path} is no part of a model: a file may not name it")
+    return target
+
+
+def target_of(path: str) -> Any:
+    """Import `package.module.Name`. Raises ImportError or AttributeError.
+
+    Python's own `pkgutil.resolve_name` takes a module whose imports fail for one that does not exist.
+    """
+    parent, _, name = path.rpartition(".")
+    if not parent:
+        return import_module(name)
+    try:
+        holder = import_module(parent)
+    except ModuleNotFoundError as error:
+        if error.name != parent:
+            raise
+        holder = target_of(parent)  # a name within a class
+    return getattr(holder, name)
+
+
+def path_of(target: Any) -> str:
+    """What `_target_` says of a class or function."""
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
+    """What may be given by name. Raises TypeError or ValueError for what has no signature."""
+    parameters = inspect.signature(target).parameters
+    return {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def arguments(node: Node, trusted: Collection[str] | None = None) -> Node:
+    """The node's arguments, with the defaults of its callable where the node is silent."""
+    parameters = parameters_of(trusted_target(node, trusted))
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty} | node
+
+
+def packages_of(value: Any) -> set[str]:
+    """The packages that a config or node names in any `_target_`."""
+    if isinstance(value, dict):
+        own = {str(value["_target_"]).partition(".")[0]} if "_target_" in value else set()
+        return own.union(*(packages_of(item) for item in value.values()))
+    return set().union(*map(packages_of, value)) if isinstance(value, list | tuple) else set()

@@ -1,0 +1,68 @@
+"""VideoMAE's target: the pixels of the hidden tubelets, normalised by each patch's mean and deviation, or as they are.
+
+Tong et al., https://arxiv.org/abs/2203.12602; normalising: He et al., https://arxiv.org/abs/2111.06377. Only the hidden
+tubelets are cut out; the original cuts all of them and drops most.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tubelet.data.transforms import Preprocess
+from tubelet.encoders.base import Encoder
+from tubelet.layers.patch import cut, take
+from tubelet.masking import Mask
+from tubelet.targets.base import Target
+
+EPS = 1e-6
+
+
+class Pixels(Target):
+    """[B,M,P], ordered (p0 p1 p2 c): P = tubelet * patch * patch * C.
+
+    Args:
+        normalise: each patch and channel to mean 0 and deviation 1 (unbiased, + 1e-6); else raw pixels in [0, 1].
+    """
+
+    def __init__(self, encoder: Encoder, preprocess: Preprocess, normalise: bool = True) -> None:
+        super().__init__()
+        self.grid, self.channels, self.preprocess = encoder.grid, encoder.in_channels, preprocess
+        self.normalise = normalise
+        self.dim = encoder.grid.patch_numel(encoder.in_channels)
+
+    @torch.no_grad()
+    def forward(self, clip: Tensor, mask: Mask) -> Tensor:
+        """float32 [B,M,P]; float64 of a float64 clip."""
+        hidden = self.hidden_pixels(clip, mask)  # [B,M,p,C]
+        return (self._normalised(hidden) if self.normalise else hidden).flatten(2)
+
+    def hidden_pixels(self, clip: Tensor, mask: Mask) -> Tensor:
+        """The hidden tubelets in [0, 1], [B,M,p,C], p = tubelet * patch * patch; float32, or float64 as the clip."""
+        tubelets = take(cut(clip, self.grid), mask.hidden)  # [B,M,C,p0,p1,p2]
+        tubelets = tubelets.to(torch.promote_types(clip.dtype, torch.float32))
+        return self.preprocess.denormalise(tubelets, channel_dim=2).flatten(3).transpose(2, 3)
+
+    @staticmethod
+    def _normalised(hidden: Tensor) -> Tensor:
+        return (hidden - hidden.mean(2, keepdim=True)) / (hidden.std(2, keepdim=True) + EPS)
+
+    def baselines(self, truth: Tensor) -> dict[str, Tensor]:
+        """`patch_mean_loss`: of a prediction that knows every hidden patch's true mean colour and nothing else. An
+        encoder that has learned anything about shape and motion gets below it.
+        """
+        pixels = truth.unflatten(2, (-1, self.channels))  # [B,M,p,C]
+        return {"patch_mean_loss": torch.mean((pixels - pixels.mean(2, keepdim=True)) ** 2)}
+
+    def to_pixels(self, prediction: Tensor, clip: Tensor, mask: Mask) -> Tensor:
+        """Normalised patches borrow the mean and deviation of the true ones."""
+        if not self.normalise:
+            return prediction
+        truth = self.hidden_pixels(clip, mask)  # [B,M,p,C]
+        patches = prediction.unflatten(2, truth.shape[2:])
+        return (patches * (truth.std(2, keepdim=True) + EPS) + truth.mean(2, keepdim=True)).flatten(2)
+
+    @property
+    def caption(self) -> str:
+        borrowed = " (each patch with its true mean and contrast)" if self.normalise else ""
+        return f"reconstructed{borrowed}"

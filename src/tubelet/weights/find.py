@@ -1,0 +1,50 @@
+"""What a user means by a model: a run directory, a checkpoint, a directory, a hub id, a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tubelet.weights.formats.base import Found
+from tubelet.weights.sharded import is_sharded, read_sharded
+from tubelet.weights.source import read_torch_file
+
+
+def find(path: str | Path) -> Found:
+    """Raises ValueError if there is nothing, or nothing that could hold a model."""
+    path = Path(path)
+    if path.is_dir() and not is_sharded(path):
+        if (path / "config.json").is_file():
+            return Found(path)
+        path = _of_run(path)
+    if not path.exists():
+        return Found(_download(_hub_id(path)))
+    return Found(path, read_sharded(path) if path.is_dir() else read_torch_file(path))
+
+
+def _of_run(directory: Path) -> Path:
+    """The checkpoint to use of a run directory: the best if it was kept, else the last."""
+    for name in ("best.ckpt", "last.ckpt", "previous.ckpt"):
+        path = directory / "checkpoints" / name
+        if path.exists():
+            return path
+    raise ValueError(f"{directory} holds neither config.json nor checkpoints/best.ckpt or checkpoints/last.ckpt")
+
+
+def _hub_id(path: Path) -> str:
+    """Raises ValueError if a path that does not exist cannot be meant as a hub id, `owner/name`."""
+    if path.suffix in (".ckpt", ".pth", ".pt", ".bin", ".safetensors") or path.is_absolute() or len(path.parts) != 2:
+        raise ValueError(f"{path} does not exist")
+    return path.as_posix()
+
+
+def _download(name: str) -> Path:
+    """A hub id -> the local snapshot. Raises ValueError if it can be found neither on the hub nor in the cache."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = Path(snapshot_download(name, allow_patterns=["*.json", "model*.safetensors"]))
+        if not list(found.glob("model*.safetensors")):
+            found = Path(snapshot_download(name, allow_patterns=["*.json", "pytorch_model*.bin"]))
+    except Exception as error:  # the hub's client raises a dozen kinds, all of which mean this
+        raise ValueError(f"{name} is no file or directory, and could not be fetched from the hub: {error}") from error
+    return found

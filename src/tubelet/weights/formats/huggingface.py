@@ -1,0 +1,134 @@
+"""Hugging Face model directories, both ways: config.json, weights, preprocessor_config.json.
+
+The three systems differ in one `Family` each: names, configs and defaults.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tubelet.encoders.base import Encoder
+from tubelet.layers.position import sincos
+from tubelet.models.base import encoder_of
+from tubelet.models.classifier import VideoClassifier
+from tubelet.nodes import Node, path_of
+from tubelet.weights.formats import hf_processor
+from tubelet.weights.formats.base import Files, Found
+from tubelet.weights.formats.hf_common import refuse
+from tubelet.weights.formats.hf_family import Family
+from tubelet.weights.formats.hf_timesformer import HFTimeSformer
+from tubelet.weights.formats.hf_videomae import HFVideoMAE
+from tubelet.weights.formats.hf_vivit import HFViViT
+from tubelet.weights.formats.keymap import respell, to_ours, to_theirs
+from tubelet.weights.source import Source, State, clean_keys, read_torch_file
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (HFVideoMAE(), HFViViT(), HFTimeSformer())}
+Task = Literal["pretraining", "classification", "bare"]
+
+
+class HuggingFace:
+    """Pretraining weights describe a MaskedModel, a classifier a VideoClassifier, a bare model its encoder."""
+
+    def reads(self, found: Found) -> bool:
+        return found.is_directory
+
+    def read(self, found: Found) -> Source:
+        config = json.loads((found.path / "config.json").read_text())
+        if config.get("model_type") not in FAMILIES:
+            raise ValueError(
+                f"{found.path / 'config.json'} has model_type '{config.get('model_type')}', "
+                f"expected one of {', '.join(FAMILIES)}"
+            )
+        family = FAMILIES[config["model_type"]]
+        state = clean_keys(_weights(found.path))
+        if not any(key.startswith(family.prefix) for key in state):  # a bare model is its own top level
+            state = {family.prefix + key: value for key, value in state.items()}
+        state = to_ours(family.weights_in(respell(state, family.spellings)), family.rows)
+        task: Task = "bare"
+        if "decoder.head.weight" in state:
+            task = "pretraining"
+        elif "head.weight" in state:
+            task = "classification"
+        node = node_of(config, task, state)
+        node["preprocess"] = hf_processor.read(found.path, family, node.get("encoder", node))
+        return Source(str(found.path), node, state)
+
+    def write(self, model: nn.Module) -> Files:
+        """transformers' `from_pretrained` loads it and computes the same."""
+        encoder = encoder_of(model)
+        family = next((family for family in FAMILIES.values() if type(encoder) is family.encoder), None)
+        if family is None:
+            refuse(True, f"a {type(encoder).__name__}")
+        assert family is not None
+        if not isinstance(model, Encoder):
+            refuse(type(model) not in family.classes, f"a {type(model).__name__} of {family.model_type}")
+        refuse(isinstance(model, VideoClassifier) and model.pool == "attentive", "attentive pooling")
+        config = {
+            "architectures": [family.bare if isinstance(model, Encoder) else family.classes[type(model)]],
+            "model_type": family.model_type,
+            "dtype": "float32",
+            **family.describe(model),
+        }
+        if isinstance(model, VideoClassifier):
+            labels = model.id2label or {i: f"LABEL_{i}" for i in range(model.num_classes)}
+            config["id2label"] = {str(i): label for i, label in labels.items()}
+            config["label2id"] = {label: i for i, label in labels.items()}
+        return Files(_foreign_state(model, family), config, hf_processor.describe(model, family))
+
+
+def node_of(config: Node, task: Task, state: State | None = None, num_classes: int | None = None) -> Node:
+    """The model that a config describes, without its preprocessing. `state`: its weights by our names, which tell the
+    number of classes and whether there is a pooler.
+    """
+    family, state = FAMILIES[config["model_type"]], state or {}
+    encoder = family.encoder_node(config)
+    if task == "pretraining":
+        return family.pretraining_node(config, encoder)
+    if task == "bare":
+        return family.bare_node(config, encoder, state)
+    classes = num_classes or state["head.weight"].shape[0]
+    return {
+        "_target_": path_of(VideoClassifier),
+        "encoder": encoder,
+        "num_classes": classes,
+        **family.head_node(config),
+        "id2label": _labels(config, classes),
+    }
+
+
+def _labels(config: Node, num_classes: int) -> dict[int, str] | None:
+    """None if the config names no classes; `LABEL_3` is what transformers writes then."""
+    labels = {int(i): label for i, label in (config.get("id2label") or {}).items()}
+    named = len(labels) == num_classes and any(label != f"LABEL_{i}" for i, label in labels.items())
+    return labels if named else None
+
+
+def _weights(directory: Path) -> State:
+    for kind, load in (("model.safetensors", load_file), ("pytorch_model.bin", read_torch_file)):
+        if (directory / kind).is_file():
+            return load(directory / kind)
+        if (index := directory / f"{kind}.index.json").is_file():
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            return {key: value for shard in shards for key, value in load(directory / shard).items()}
+    raise ValueError(f"{directory} holds neither model.safetensors nor pytorch_model.bin")
+
+
+def _foreign_state(model: nn.Module, family: Family) -> State:
+    """Weights by foreign names, without the fixed tables, which are computed there."""
+    state: dict[str, Any] = {key: value.float() for key, value in model.state_dict().items()}
+    for key in [key for key, _ in model.named_buffers() if key in state]:
+        table = state.pop(key)
+        own = torch.equal(table.float().cpu(), sincos(*table.shape[1:]))
+        refuse(not own, f"{key} other than VideoMAE's table of this clip size")
+    if isinstance(model, Encoder):
+        state = {f"encoder.{key}": value for key, value in state.items()}
+    theirs = family.weights_out(to_theirs(state, family.rows))
+    if isinstance(model, Encoder):
+        theirs = {key.removeprefix(family.prefix): value for key, value in theirs.items()}
+    return {key: value.contiguous() for key, value in theirs.items()}
