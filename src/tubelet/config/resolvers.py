@@ -1,4 +1,6 @@
-"""What a config may leave to the data: `${classes:...}` and `${small:...}`."""
+"""What a config may leave to the data: `${classes:...}` and `${small:...}`. Only then are manifests read, which takes
+pyarrow.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tubelet.data.manifest import Manifest
-from tubelet.data.small_data import settings
-
 
 def classes(given: int | None, *manifests: str | None) -> int:
     """`given`, else the number of classes of the first manifest there is: names in its labels.txt, or labels in it."""
     if given is not None:
         return given
+    from tubelet.data.manifest import Manifest
+
     for path in manifests:
         if path is not None:
             manifest = Manifest.read(path)
@@ -25,6 +26,9 @@ def small(key: str, manifest: str | None) -> Any:
     """The setting `key` for a training manifest of so many videos, see tubelet.data.small_data."""
     if manifest is None:
         raise ValueError("it depends on the number of training videos: set data.train")
+    from tubelet.data.manifest import Manifest
+    from tubelet.data.small_data import settings
+
     return settings(len(Manifest.read(manifest)))[key]
 
 
