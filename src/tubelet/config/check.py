@@ -3,12 +3,18 @@
 Hydra lets an unknown key pass wherever a yaml file brings it along or a `+` precedes it. So `check` walks the composed
 config: the root against `Root`, each `_target_` node against its callable's signature and type hints, and then the
 combinations no signature knows of. There is no dataclass per yaml file, and a new target needs nothing here.
+
+It looks twice: first without importing torch and the like (tubelet.config.stand_ins), so that most mistakes are told at
+once, and then, if nothing was found, with the real classes.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,8 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tubelet.config.combinations import impossible
 from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, STAGES, ConfigError, Root, unknown_key
+from tubelet.config.stand_ins import find_target, stand_ins, standing_in
 from tubelet.config.values import CheckedElsewhere, fits, hints_of, name_of
-from tubelet.nodes import NODE_KEYS, parameters_of, target_of
+from tubelet.nodes import NODE_KEYS, parameters_of
 
 
 def check(cfg: DictConfig) -> None:
@@ -26,15 +33,18 @@ def check(cfg: DictConfig) -> None:
 
     The `hydra` node, present in what Hydra's callbacks are given, is left out. Nothing is built but one mask.
     """
-    found = _Mistakes()
-    config = {str(key): _plain(cfg, key, str(key), found) for key in cfg if key != "hydra"}
-    _check_root(config, found)
-    for key, value in config.items():
-        _check_tree(key, value, found)
-    if not found.at:
-        found.at.update(impossible(config))
-    if found.at:
-        raise ConfigError([f"{key}: {message}" for key, message in found.without_echoes().items()])
+    check_all([cfg])
+
+
+def check_all(configs: Iterable[DictConfig]) -> None:
+    """`check` each of them. The slow look at the first waits for the quick look at the last."""
+    resolved = [_resolve(cfg) for cfg in configs]
+    if "torch" not in sys.modules:
+        with stand_ins():
+            for config, found in resolved:
+                _judge(config, found)
+    for config, found in resolved:
+        _judge(config, found)
 
 
 @dataclass
@@ -46,6 +56,24 @@ class _Mistakes:
         """A wrong value is reported where it was written, not wherever `${...}` repeats it."""
         written = {key: message for key, message in self.at.items() if self.source.get(key) not in self.at}
         return written or self.at  # a circle of `${...}` has no beginning
+
+
+def _resolve(cfg: DictConfig) -> tuple[dict[str, Any], _Mistakes]:
+    """A config as plain containers, and what cannot be resolved."""
+    found = _Mistakes()
+    return {str(key): _plain(cfg, key, str(key), found) for key in cfg if key != "hydra"}, found
+
+
+def _judge(config: dict[str, Any], found: _Mistakes) -> None:
+    _check_root(config, found)
+    for key, value in config.items():
+        _check_tree(key, value, found)
+    if not found.at:
+        # a combination with a class that is not known yet may be anything; it is judged when the class is imported
+        with suppress(Exception) if standing_in() else nullcontext():
+            found.at.update(impossible(config))
+    if found.at:
+        raise ConfigError([f"{key}: {message}" for key, message in found.without_echoes().items()])
 
 
 def _plain(parent: DictConfig | ListConfig, key: Any, path: str, found: _Mistakes) -> Any:
@@ -111,7 +139,7 @@ def _check_tree(path: str, value: Any, found: _Mistakes) -> None:
 def _check_node(path: str, node: dict[str, Any], found: _Mistakes) -> None:
     """The keys of a node against its callable's parameters, its values against the type hints."""
     try:
-        target = target_of(str(node["_target_"]))
+        target = find_target(str(node["_target_"]))
         named, hints = parameters_of(target), hints_of(target)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         found.at.setdefault(f"{path}._target_", f"cannot be used: {error}")

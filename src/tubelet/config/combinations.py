@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tubelet.clip import ClipGrid
 from tubelet.config.schema import STAGES
-from tubelet.data.randomness import generator
-from tubelet.masking import Mask
-from tubelet.nodes import build, parameters_of, target_of
+from tubelet.config.stand_ins import NotImported, find_target, standing_in
+from tubelet.nodes import build, parameters_of
 
 
 def impossible(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Full key -> what is wrong. Within `stand_ins()` only what can be known without torch."""
     yield from _bad_grid_or_mask(config["encoder"], config["masking"] if _hides(config) else None)
     yield from _bad_batch(config["data"], config["trainer"])
     yield from _missing_files(config["data"], config["stage"])
@@ -26,7 +25,7 @@ def impossible(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _bad_grid_or_mask(encoder: dict[str, Any], masking: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """The tubelets must tile the clip; the mask must hide some of them and leave some visible: try it once."""
+    """The tubelets must tile the clip; the mask must hide some of them and leave some visible."""
     sizes = [_argument(encoder, key) for key in ("num_frames", "image_size", "tubelet_size", "patch_size")]
     if not all(isinstance(size, int) for size in sizes):
         return
@@ -39,9 +38,23 @@ def _bad_grid_or_mask(encoder: dict[str, Any], masking: dict[str, Any] | None) -
     if masking is None:
         return
     try:
-        Mask.from_hidden(build(masking)(grid, generator=generator("check"))[None])
+        _draw(masking, grid)
     except ValueError as error:
         yield ("masking.ratio" if "ratio" in masking else "masking"), str(error)
+
+
+def _draw(masking: dict[str, Any], grid: ClipGrid) -> None:
+    """Try a masking once. Raises ValueError if it cannot hide what it should. Without torch it comes as far as the
+    first random number, and most maskings have checked their arguments by then.
+    """
+    if standing_in():
+        with suppress(NotImported):
+            build(masking)(grid, generator=None)
+        return
+    from tubelet.data.randomness import generator
+    from tubelet.masking import Mask
+
+    Mask.from_hidden(build(masking)(grid, generator=generator("check"))[None])
 
 
 def _bad_batch(data: dict[str, Any], trainer: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -69,8 +82,8 @@ def _bad_trainer(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     trainer, callbacks = config["trainer"], (config["callbacks"] or {}).values()
     sharded, precision = _argument(trainer, "strategy") == "fsdp", _argument(trainer, "precision")
     accelerator = _argument(trainer, "accelerator")
-    averages = any(getattr(target_of(node["_target_"]), "averages_weights", False) for node in callbacks if node)
-    if precision == "16-mixed" and (accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())):
+    averages = any(getattr(find_target(node["_target_"]), "averages_weights", False) for node in callbacks if node)
+    if precision == "16-mixed" and (accelerator == "cpu" or (accelerator == "auto" and not _has_gpu())):
         yield "trainer.precision", "16-mixed needs a GPU; a CPU has 32-true, bf16-mixed and bf16-true"
     if precision == "16-mixed" and sharded:
         yield "trainer.precision", "16-mixed does not go with trainer.strategy=fsdp: take bf16-mixed"
@@ -78,10 +91,16 @@ def _bad_trainer(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "callbacks.ema", "the steps of an average are too small for the weights of trainer.precision=bf16-true"
     if sharded and averages:
         yield "callbacks.ema", "cannot average the sharded weights of trainer.strategy=fsdp: take ddp"
-    if sharded and getattr(target_of(config["method"]["_target_"]), "frozen", False):
+    if sharded and getattr(find_target(config["method"]["_target_"]), "frozen", False):
         yield "trainer.strategy", "fsdp has nothing to gain from a frozen encoder: probe with ddp"
     if config["stage"] == "fit" and config["encoder"].get("pooler_dim") is not None:
         yield "encoder.pooler_dim", "must be null, no method trains the pooler"
+
+
+def _has_gpu() -> bool:
+    import torch  # asked only where a config leaves the device open and the precision depends on it
+
+    return torch.cuda.is_available()
 
 
 def _missing_files(data: dict[str, Any], stage: str) -> Iterator[tuple[str, str]]:
@@ -98,11 +117,11 @@ def _missing_files(data: dict[str, Any], stage: str) -> Iterator[tuple[str, str]
 
 def _hides(config: dict[str, Any]) -> bool:
     """Whether the method hides tokens; another leaves `masking` unused."""
-    return bool(getattr(target_of(config["method"]["_target_"]), "masked", False))
+    return bool(getattr(find_target(config["method"]["_target_"]), "masked", False))
 
 
 def _argument(node: dict[str, Any], key: str) -> Any:
     """What a node's callable will be given for `key`, None if neither the node nor a default says."""
-    parameter = parameters_of(target_of(node["_target_"])).get(key)
+    parameter = parameters_of(find_target(node["_target_"])).get(key)
     default = None if parameter is None or parameter.default is parameter.empty else parameter.default
     return node.get(key, default)

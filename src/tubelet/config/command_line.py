@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from tubelet.config.check import check
+from tubelet.config.check import check_all
 from tubelet.config.schema import ConfigError, unknown_key
-from tubelet.nodes import parameters_of, target_of
+from tubelet.config.stand_ins import parameters_by_path
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _explain_key(error: OmegaConfBaseException, file: str = "") -> str:
     if file.startswith(f"{error.full_key}/"):
         return "the first line must be '# @package _global_', for its keys belong to the root"
     node: Any = error.parent_node
-    known = parameters_of(target_of(node["_target_"])) if "_target_" in node else [str(key) for key in node]
+    known = parameters_by_path(str(node["_target_"])) if "_target_" in node else [str(key) for key in node]
     if error.key in known:
         return f"{error.full_key}: not listed in the config, so a + must precede it: +{error.full_key}=..."
     return f"{error.full_key}: {unknown_key(str(error.key), known)}"
@@ -101,12 +101,16 @@ class CheckConfig(Callback):
         _check_or_refuse(_jobs(config))
 
 
-def _check_or_refuse(configs: Any) -> None:
+def _check_or_refuse(configs: Iterable[DictConfig]) -> None:
     """Leaves by SystemExit: Hydra turns any Exception of a callback into a mere warning."""
-    try:
+
+    def one_by_one() -> Iterator[DictConfig]:
         for config in configs:
-            HydraConfig.instance().set_config(config)  # what `${hydra:...}` refers to
-            check(config)
+            HydraConfig.instance().set_config(config)  # what `${hydra:...}` refers to while it is resolved
+            yield config
+
+    try:
+        check_all(one_by_one())
     except (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         _refuse(str(explain(error)))
 
