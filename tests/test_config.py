@@ -396,3 +396,18 @@ def test_a_sweep_of_good_jobs_runs(app: Path) -> None:
     result = run(app, "-m", "masking.ratio=0.5,0.75")
     assert result.returncode == 0, result.stderr
     assert [line for line in result.stdout.splitlines() if "[HYDRA]" not in line] == ["ran with 0.5", "ran with 0.75"]
+
+
+def test_a_mistake_found_by_the_run_has_one_message_too(app: Path) -> None:
+    result = run(app, "seed=14")
+    assert (result.returncode, result.stdout) == (2, "ran with 0.5\n")
+    assert result.stderr == "error: num_frames 7 is not divisible by tubelet_size 2\n"
+
+
+def test_a_sweep_says_which_job_failed_and_goes_on(app: Path) -> None:
+    result = run(app, "-m", "seed=14,15")
+    assert result.returncode == 2
+    assert [line for line in result.stdout.splitlines() if "[HYDRA]" not in line] == ["ran with 0.5", "ran with 0.5"]
+    assert result.stderr == (
+        "Error executing job with overrides: ['seed=14']\nerror: num_frames 7 is not divisible by tubelet_size 2\n"
+    )

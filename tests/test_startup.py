@@ -81,6 +81,17 @@ def test_a_mistake_in_the_config_imports_nothing_slow(tmp_path: Path, arguments:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_mask_that_the_encoder_cannot_take_has_one_message_and_no_directory(tmp_path: Path) -> None:
+    """Only the encoder knows, so this takes the imports of a run."""
+    result, _ = run(tmp_path, str(ROOT / "train.py"), "masking=random", "encoder=timesformer_demo")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(
+        "error: TimeSformer attends over space and time in turn, so the same positions must"
+    )
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_help_imports_nothing_slow(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom typer.testing import CliRunner\nfrom tubelet.cli import app\n"

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from tubelet.config import check, user_errors
+from tubelet.clip import ClipGrid
+from tubelet.config import check, job_errors, user_errors
 
 
 @dataclass
@@ -90,10 +91,13 @@ def prepare() -> None:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    check(cfg)
-    print(f"ran with {cfg.masking.ratio}")
-    if cfg.seed == 13:
-        raise RuntimeError("a bug of ours")
+    with job_errors():
+        check(cfg)
+        print(f"ran with {cfg.masking.ratio}")
+        if cfg.seed == 13:
+            raise RuntimeError("a bug of ours")
+        if cfg.seed == 14:
+            ClipGrid(frames=7, height=8, width=8, tubelet=2, patch=8)  # a user's mistake that only the run can find
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -28,16 +29,41 @@ from tubelet.config.check import check_all
 from tubelet.config.schema import ConfigError, unknown_key
 from tubelet.config.stand_ins import parameters_by_path
 
+_explaining = False
+"""Whether this runs within `user_errors`, and the user has not asked for tracebacks."""
+
 
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Around the main function of a program: a message and `sys.exit(2)` where `explain` knows one, `sys.exit(1)` where
     a run says why it cannot go on.
     """
+    global _explaining
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         yield
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints every error in its own way and exits with 1
+    _explaining = True
+    try:
+        with _explained():
+            yield
+    finally:
+        _explaining = False
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+@contextmanager
+def job_errors() -> Iterator[None]:
+    """Around the body of a Hydra job: what `user_errors` does, before Hydra can print "Error executing job with
+    overrides" above it. In a sweep that line stays, for it says which job failed while the others go on.
+    """
+    alone = HydraConfig.get().mode is not RunMode.MULTIRUN
+    with _explained() if _explaining and alone else nullcontext():
+        yield
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:  # of tubelet.runtime.nonfinite
@@ -47,8 +73,6 @@ def user_errors() -> Iterator[None]:
         if message is None:
             raise
         _refuse(message)
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]
 
 
 def explain(error: BaseException) -> str | None:
@@ -85,7 +109,10 @@ def _explain_key(error: OmegaConfBaseException, file: str = "") -> str:
     if file.startswith(f"{error.full_key}/"):
         return "the first line must be '# @package _global_', for its keys belong to the root"
     node: Any = error.parent_node
-    known = parameters_by_path(str(node["_target_"])) if "_target_" in node else [str(key) for key in node]
+    known: Iterable[str] = [str(key) for key in node]
+    if "_target_" in node:
+        with suppress(ImportError, AttributeError, TypeError, ValueError):  # a wrong _target_ cannot say what it takes
+            known = parameters_by_path(str(node["_target_"]))
     if error.key in known:
         return f"{error.full_key}: not listed in the config, so a + must precede it: +{error.full_key}=..."
     return f"{error.full_key}: {unknown_key(str(error.key), known)}"
