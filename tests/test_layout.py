@@ -23,6 +23,7 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"report"},
     {"config"},
     {"run", "bench"},
+    {"launch"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}

@@ -34,6 +34,18 @@ def _group() -> None:
     """Self-supervised pretraining on video."""
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train, validate or test, as train.py does: `tubelet train [experiment=NAME] [group=choice] [key=value]`."""
+    from tubelet import launch
+
+    sys.argv = [launch.__file__, *context.args]  # the program that Lightning starts again for every further device
+    launch.main()
+
+
 @app.command()
 def reconstruct(
     model: Model,
