@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from tubelet import storage
 from tubelet.loggers.metrics_csv import MetricsCSV
-from tubelet.runtime.after_batch import after_batch
+from tubelet.runtime.lightning_internals import after_batch
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")

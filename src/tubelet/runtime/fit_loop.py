@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loops.fit_loop import _FitLoop
+
+from tubelet.runtime.lightning_internals import LightningFitLoop
 
 
-class FitLoop(_FitLoop):
+class FitLoop(LightningFitLoop):
     @classmethod
     def replace(cls, trainer: L.Trainer) -> None:
         old = trainer.fit_loop
@@ -40,7 +41,7 @@ class FitLoop(_FitLoop):
         stepped = self.epoch_loop.batch_progress.total.processed // self._accumulate
         in_all, of_epoch = stepped * accumulate, self.trainer.lightning_module.plan.steps_per_epoch * accumulate
         if in_all == 0:
-            self._restarting = self.epoch_loop.restarting = False
+            self.restart_nothing()
             return
         epoch = (in_all - 1) // of_epoch
         in_epoch = in_all - epoch * of_epoch
@@ -54,7 +55,7 @@ class FitLoop(_FitLoop):
             if not self._end_is_due:  # what Lightning takes for a checkpoint saved in `on_train_batch_end`
                 batches.completed -= 1
         progress.is_last_batch = in_epoch == of_epoch
-        self.epoch_loop._batches_that_stepped = stepped - 1  # the last is counted when its end is made up for
+        self.count_logged_steps(stepped - 1)  # the last is counted when its end is made up for
 
     @property
     def skip(self) -> bool:
@@ -70,4 +71,4 @@ class FitLoop(_FitLoop):
             return
         self._end_is_due = False
         self.epoch_loop.restarting = False
-        self.epoch_loop.on_advance_end(self._data_fetcher)  # validates, if it is time to
+        self.end_batch()

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 
 from tubelet.runtime import signals
-from tubelet.runtime.after_batch import after_batch
 from tubelet.runtime.checkpoints import LAST, save
+from tubelet.runtime.lightning_internals import after_batch, ignore_signals
 
 TRY_AGAIN = 75
 """Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
@@ -46,9 +46,7 @@ class Requeue(L.Callback):
         self._group: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Lightning's own handlers start collectives amid others, and every step it synchronises to ask for them
-        trainer._signal_connector.register_signal_handlers = lambda: None
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        ignore_signals(trainer)
         if stage == "fit":
             after_batch(trainer, self._after_batch)
         if trainer.world_size > 1 and dist.get_backend() != "gloo":

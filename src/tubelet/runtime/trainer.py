@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tubelet.methods.base import Plan
 from tubelet.runtime.block_switches import BlockSwitches
+from tubelet.runtime.lightning_internals import shard_over_all_ranks
 from tubelet.runtime.nonfinite import NonFinite
 
 
@@ -89,7 +90,7 @@ class FullySharded(ModelParallelStrategy):
     """
 
     def setup_environment(self) -> None:
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        shard_over_all_ranks(self)
         super().setup_environment()
 
 
