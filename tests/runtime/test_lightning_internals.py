@@ -139,6 +139,5 @@ def defined(path: Path) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and path != INTERNALS:
-            if isinstance(node.value, ast.Name) and node.value.id == "self":
-                yield node.attr
+        elif path != INTERNALS and isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield from [node.attr] if ast.unparse(node.value) == "self" else []

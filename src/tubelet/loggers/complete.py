@@ -11,8 +11,8 @@ from lightning.pytorch.loggers.logger import Logger
 
 
 def complete(made: Logger | Callable[..., Logger], run_dir: Path, config: dict[str, Any]) -> Logger:
-    """A logger as it is: Lightning's own work as nodes. A function (`_partial_: true`) is called with those of `run_dir`,
-    `config` and `save_dir` (the run directory, too) that its signature names and the node does not set.
+    """A logger stays as it is, so Lightning's own work as nodes. A function (`_partial_: true`) is called with those of
+    `run_dir`, `config` and `save_dir` (the run directory, too) that its signature names and the node does not set.
     """
     if isinstance(made, Logger):
         return made

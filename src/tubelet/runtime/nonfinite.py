@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tubelet.data.dataset import Batch
+from tubelet.evaluate.gather import gather_objects
 
 COLUMNS = ("step", "rank", "loss", "path")
 
@@ -90,7 +91,7 @@ class NonFinite(L.Callback):
             for loss, lines in zip(step.losses, step.lines, strict=True)
             for line in lines.tolist()
         ]
-        rows = _of_all_ranks(mine)
+        rows = [row for part in gather_objects(mine) for row in part]
         losses = torch.tensor([row[2] for row in rows])
         if trainer.scaler is not None and losses.isfinite().all():
             return
@@ -114,14 +115,6 @@ def _event(device: torch.device) -> torch.cuda.Event | None:
     event = torch.cuda.Event()
     event.record()
     return event
-
-
-def _of_all_ranks(rows: list[Any]) -> list[Any]:
-    if not torch.distributed.is_initialized():
-        return rows
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part]
 
 
 def _append(file: Path, rows: list[Any]) -> None:
