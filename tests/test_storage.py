@@ -77,9 +77,14 @@ def test_what_was_written_is_flushed_before_it_gets_its_name(tmp_path: Path, mon
 def test_a_block_that_fails_replaces_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), storage.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with storage.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     with pytest.raises(FileNotFoundError), storage.replacing(path):
         pass  # nothing was written
     assert [each.name for each in tmp_path.iterdir()] == ["a.png"]

@@ -1,8 +1,8 @@
 """What is kept on a disk and must survive: a file, or a directory of files, is there as a whole or not at all, and
 whether it is still whole can be seen.
 
-Everything is first made under another name (`part`), flushed to the disk and then renamed: `replacing` does that for any
-writer, `write_text` and `write_bytes` for what is at hand. What a killed process leaves under that name, `clean`
+Everything is first made under another name (`part`), flushed to the disk and then renamed: `replacing` does that for
+any writer, `write_text` and `write_bytes` for what is at hand. What a killed process leaves under that name, `clean`
 removes. A checkpoint of one file is torch's zip file with a checksum for each tensor; one of
 many files, a directory that the ranks write together, gets a list of checksums (`seal`).
 """
