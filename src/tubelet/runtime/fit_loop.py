@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 
 from tubelet.runtime.lightning_internals import LightningFitLoop
+from tubelet.runtime.parts import method_of
 
 
 class FitLoop(LightningFitLoop):
@@ -37,19 +38,22 @@ class FitLoop(LightningFitLoop):
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """A checkpoint is always of a whole optimizer step; another accumulation counts other micro-batches for it."""
         super().load_state_dict(state_dict, prefix)
+        # of types that count more than Lightning declares
+        progress: Any = self.epoch_loop.batch_progress
+        epochs_in_all: Any = self.epoch_progress.total
+        epochs_here: Any = self.epoch_progress.current
         accumulate = self.trainer.accumulate_grad_batches
-        stepped = self.epoch_loop.batch_progress.total.processed // self._accumulate
-        in_all, of_epoch = stepped * accumulate, self.trainer.lightning_module.plan.steps_per_epoch * accumulate
+        stepped = progress.total.processed // self._accumulate
+        in_all, of_epoch = stepped * accumulate, method_of(self.trainer).plan.steps_per_epoch * accumulate
         if in_all == 0:
             self.restart_nothing()
             return
         epoch = (in_all - 1) // of_epoch
         in_epoch = in_all - epoch * of_epoch
         self._end_is_due = in_epoch == of_epoch or 0 <= self.max_steps <= self.epoch_loop.global_step
-        for epochs in (self.epoch_progress.total, self.epoch_progress.current):
+        for epochs in (epochs_in_all, epochs_here):
             epochs.ready = epochs.started = epoch + 1
             epochs.processed = epochs.completed = epoch
-        progress = self.epoch_loop.batch_progress
         for batches, count in ((progress.total, in_all), (progress.current, in_epoch)):
             batches.ready = batches.started = batches.processed = batches.completed = count
             if not self._end_is_due:  # what Lightning takes for a checkpoint saved in `on_train_batch_end`

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tubelet.data.dataset import Batch
 from tubelet.evaluate.gather import gather_objects
+from tubelet.runtime.parts import data_of, method_of
 
 COLUMNS = ("step", "rank", "loss", "path")
 
@@ -54,16 +55,17 @@ class NonFinite(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self._lines.append(batch.index[:: batch.views])
-        if not pl_module.step_is_complete:
+        method = method_of(trainer)
+        if not method.step_is_complete:
             return
-        finite = pl_module.grad_norm.isfinite().to("cpu", non_blocking=True)
-        copied = _event(pl_module.device)
-        losses = [result["loss"] for result in pl_module.results]
+        finite = method.grad_norm.isfinite().to("cpu", non_blocking=True)
+        copied = _event(method.device)
+        losses = [result["loss"] for result in method.results]
         self._waiting.append(Step(trainer.global_step - 1, finite, copied, losses, self._lines))
         self._lines = []
         self._look(trainer, leave=1 if copied else 0)
         if self.skip:
-            pl_module.log("skipped_steps", float(self.skipped))
+            method.log("skipped_steps", float(self.skipped))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._look(trainer)
@@ -85,7 +87,7 @@ class NonFinite(L.Callback):
                 self._act(trainer, step)
 
     def _act(self, trainer: L.Trainer, step: Step) -> None:
-        manifest = trainer.datamodule.datasets["train"].manifest
+        manifest = data_of(trainer).datasets["train"].manifest
         mine = [
             (step.number, trainer.global_rank, float(loss), manifest.record(line).path)
             for loss, lines in zip(step.losses, step.lines, strict=True)

@@ -69,10 +69,14 @@ class Requeue(L.Callback):
             raise Interrupted(trainer, requeue=self.enabled)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._leave_evaluation(trainer)
+
+    def on_test_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._leave_evaluation(trainer)
+
+    def _leave_evaluation(self, trainer: L.Trainer) -> None:
         if signals.noted:
             raise Interrupted(trainer, alone=True, requeue=self.enabled)
-
-    on_test_batch_start = on_validation_batch_start
 
     def _agreed(self, trainer: L.Trainer) -> bool:
         """Whether a signal has come to any rank."""

@@ -54,8 +54,8 @@ def build_trainer(
     """
     if log_every_n_steps < 1:
         raise ValueError(f"trainer.log_every_n_steps must be at least 1, got {log_every_n_steps}")
-    precision = resolve_precision(precision, accelerator)
-    whole = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(precision)
+    resolved = resolve_precision(precision, accelerator)
+    whole = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(resolved)
     callbacks = [callback for callback in callbacks if not isinstance(callback, Requeue)]
     callbacks += [Requeue(timeout_minutes, enabled=requeue), NonFinite(skip_nonfinite)]
     return L.Trainer(
@@ -71,8 +71,8 @@ def build_trainer(
         ),
         devices=devices,
         num_nodes=num_nodes,
-        precision=None if whole else precision,
-        plugins=[*([WholePrecision(precision, whole)] if whole else []), *_environment()],
+        precision=None if whole else resolved,
+        plugins=[*([WholePrecision(resolved, whole)] if whole else []), *_environment()],
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=val_every_n_epochs,
         log_every_n_steps=log_every_n_steps,
