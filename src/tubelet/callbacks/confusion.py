@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import lightning as L
 from torch import Tensor
 
 from tubelet.evaluate.views import recall
+from tubelet.methods.classification import Classification
+from tubelet.runtime.parts import data_of, method_of
+from tubelet.storage import replacing
 
 _NAMED = 40  # classes at most whose names are written on the axes
 
@@ -74,21 +76,18 @@ def draw_confusion(matrix: Tensor, names: list[str], picture: Path) -> None:
             axes.text(
                 guessed, true, str(int(matrix[true, guessed])), ha="center", va="center", color=colour, fontsize=8
             )
-    temporary = picture.with_name(f".{picture.name}.part")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, picture)
+    with replacing(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def write_per_class(matrix: Tensor, names: list[str], table: Path) -> None:
     """A line a class: label, name, videos, accuracy (empty without videos), what it is most often mistaken for."""
-    temporary = table.with_name(f".{table.name}.part")
     mistaken = matrix - matrix.diagonal().diag()
     accuracy = recall(matrix)
-    with temporary.open("w", newline="") as file:
+    with replacing(table) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["label", "name", "videos", "accuracy", "mistaken_for"])
         for label, name in enumerate(names):
             videos, other = int(matrix[label].sum()), int(mistaken[label].argmax())
             share = f"{float(accuracy[label]):.4f}" if videos else ""
             rows.writerow([label, name, videos, share, names[other] if mistaken[label, other] else ""])
-    os.replace(temporary, table)
