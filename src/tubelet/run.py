@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +27,7 @@ from tubelet.evaluate.reconstruction import can_reconstruct
 from tubelet.loggers.complete import complete
 from tubelet.loggers.metrics_csv import MetricsCSV
 from tubelet.masking import Mask, MaskGenerator
-from tubelet.methods.base import Method, Plan
+from tubelet.methods.base import Method, Plan, method_of
 from tubelet.models.base import VideoModel
 from tubelet.nodes import OWN, Node, packages_of, target_of
 from tubelet.nodes import build as build_node
@@ -130,7 +131,7 @@ def build(
     make_method = build_node(config["method"], where="method")
     method: Method = make_method(model=model, model_config=config["model"], optim=optim, plan=plan)
     method.masking_config = None if masking is None else config["masking"]
-    loggers = [MetricsCSV(run_dir / "metrics.csv")]
+    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
     loggers += [complete(logger, run_dir, config) for logger in _nodes(config, "logger")]
     callbacks = _nodes(config, "callbacks")
     make_trainer = build_node(config["trainer"], where="trainer")
@@ -252,7 +253,7 @@ def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dic
         for picture in [run.path / "loss.png", *sorted(run.path.glob("reconstructions/*"))[-2:]]:
             if picture.exists():
                 rows[f"picture ({picture.suffix[1:]})"] = str(picture)
-        rows["try next"] = _next_command(run.path, trainer.lightning_module, cfg)
+        rows["try next"] = _next_command(run.path, method_of(trainer), cfg)
     console.print(_table(f"{cfg.name}: done in {seconds:.0f} s", rows))
 
 

@@ -9,8 +9,7 @@ import lightning as L
 from torch import Tensor
 
 from tubelet.evaluate.views import recall
-from tubelet.methods.classification import Classification
-from tubelet.runtime.parts import data_of, method_of
+from tubelet.methods.base import method_of
 from tubelet.storage import replacing
 
 _NAMED = 40  # classes at most whose names are written on the axes
@@ -26,26 +25,28 @@ class Confusion(L.Callback):
         self.matrix: Tensor | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not pl_module.learns_labels or trainer.sanity_checking:
+        method = method_of(trainer)
+        if not method.learns_labels:
             return
         top1 = float(trainer.callback_metrics["val/top1"])
         if top1 > self.best:
-            self.best, self.matrix = top1, pl_module.confusion
+            self.best, self.matrix = top1, method.confusion
         if trainer.state.fn == "validate":
-            self._write(trainer, pl_module)
+            self._write(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._write(trainer, pl_module)
+        self._write(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if pl_module.learns_labels:
-            self.matrix = pl_module.confusion
-            self._write(trainer, pl_module)
+        method = method_of(trainer)
+        if method.learns_labels:
+            self.matrix = method.confusion
+            self._write(trainer)
 
-    def _write(self, trainer: L.Trainer, method: L.LightningModule) -> None:
+    def _write(self, trainer: L.Trainer) -> None:
         if self.matrix is None or not trainer.is_global_zero:
             return
-        named = method.model.id2label or {}
+        named = getattr(method_of(trainer).model, "id2label", None) or {}
         names = [named.get(i, str(i)) for i in range(len(self.matrix))]
         folder = Path(trainer.default_root_dir)
         draw_confusion(self.matrix, names, folder / "confusion.png")

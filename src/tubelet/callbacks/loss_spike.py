@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning as L
 
-from tubelet.runtime.parts import logs_every_n_steps
+from tubelet.methods.parts import logs_every_n_steps
 
 log = logging.getLogger(__name__)
 _SIGMA = 1.4826  # deviations of a normal distribution in its median absolute deviation

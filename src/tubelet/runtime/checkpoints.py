@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from tubelet import storage
 from tubelet.evaluate.gather import gather_objects
 from tubelet.loggers.metrics_csv import MetricsCSV
+from tubelet.methods.base import method_of
 from tubelet.runtime.lightning_internals import after_batch
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Checkpoints(Checkpoint):
         self._validated = _rows(trainer), trainer.global_step
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        monitor = pl_module.monitor if self.monitor == "auto" else self.monitor
+        monitor = method_of(trainer).monitor if self.monitor == "auto" else self.monitor
         if monitor is not None and trainer.state.fn == "fit":
             self._follow(trainer, monitor)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import lightning as L
 
+from tubelet.methods.base import method_of
 from tubelet.runtime.lightning_internals import LightningFitLoop
-from tubelet.runtime.parts import method_of
 
 
 class FitLoop(LightningFitLoop):

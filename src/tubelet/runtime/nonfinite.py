@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tubelet.data.dataset import Batch
 from tubelet.evaluate.gather import gather_objects
-from tubelet.runtime.parts import data_of, method_of
+from tubelet.methods.base import method_of
+from tubelet.methods.parts import data_of
 
 COLUMNS = ("step", "rank", "loss", "path")
 

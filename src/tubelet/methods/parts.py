@@ -7,19 +7,12 @@ from typing import Any, cast
 import lightning as L
 
 from tubelet.data.datamodule import VideoDataModule
-from tubelet.methods.base import Method
 
 
 def data_of(trainer: L.Trainer) -> VideoDataModule:
     data = cast(Any, trainer).datamodule  # which Lightning does not declare
     assert isinstance(data, VideoDataModule)
     return data
-
-
-def method_of(trainer: L.Trainer) -> Method:
-    method = trainer.lightning_module
-    assert isinstance(method, Method)
-    return method
 
 
 def logs_every_n_steps(trainer: L.Trainer) -> int:
