@@ -20,6 +20,7 @@ from tubelet.methods.parts import logs_every_n_steps
 from tubelet.methods.sharding import keep_whole, shard
 from tubelet.models.base import VideoModel
 from tubelet.optim.adamw import AdamW
+from tubelet.weights.formats import first_edition
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,12 @@ class Method(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model_config
         checkpoint["masking_config"] = self.masking_config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run of tubelet 0.1 can be continued: its optimizer numbers the parameters, and their order is the same."""
+        for name in ("state_dict", "current_model_state"):  # the latter beside averaged weights
+            if name in checkpoint:
+                checkpoint[name] = first_edition.renamed(checkpoint[name], prefix="model.")
 
 
 def method_of(trainer: L.Trainer) -> Method:
