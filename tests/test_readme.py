@@ -61,7 +61,7 @@ def test_a_pretext_task(package: Path, videos: Path) -> None:
     assert 0 < (teacher - student).abs().max() < 0.02
     last = path / "checkpoints/last.ckpt"
     whole = torch.load(last, weights_only=True)["state_dict"]
-    _, again = train(package, videos, "latent", *settings, f"resume={path / 'checkpoints/step=2.ckpt'}")
+    _, again = train(package, videos, "latent", *settings, f"resume='{path / 'checkpoints/step=2.ckpt'}'")
     continued = torch.load(last, weights_only=True)["state_dict"]
     assert again["train/loss"] == numbers["train/loss"]
     assert all(torch.equal(value, continued[name]) for name, value in whole.items())
