@@ -23,6 +23,7 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"report"},
     {"config"},
     {"run", "bench"},
+    {"launch"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
@@ -84,6 +85,23 @@ def test_every_room_has_a_rank() -> None:
 def test_imports_only_what_is_lower(module: str) -> None:
     known = set(modules())
     assert broken_walls(module, modules()[module].read_text(), known) == []
+
+
+CONCRETE = ("encoders", "decoders", "targets")
+MAY_NAME_THEM = ("encoders.", "decoders.", "targets.", "models.", "weights.formats.", "weights.timm_vit")
+
+
+def test_concrete_classes_are_named_where_they_live_and_in_file_formats_alone() -> None:
+    """Everything else asks `Encoder`, `Decoder` and `Target` what they can do: a new one works without an edit."""
+    known = set(modules())
+    named = {
+        module: target
+        for module, path in modules().items()
+        if not module.startswith(MAY_NAME_THEM)
+        for target, _ in imports(path.read_text(), known)
+        if target.split(".")[0] in CONCRETE and not target.endswith(".base")
+    }
+    assert named == {}
 
 
 def test_no_circles_within_a_folder() -> None:

@@ -74,6 +74,34 @@ def test_what_was_written_is_flushed_before_it_gets_its_name(tmp_path: Path, mon
     assert seen == [".a.json.part", ".a.json.part -> a.json", tmp_path.name]
 
 
+def test_a_block_that_fails_replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with storage.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    with pytest.raises(FileNotFoundError), storage.replacing(path):
+        pass  # nothing was written
+    assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
+    with storage.replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_file_is_written_atomically_in_one_way() -> None:
+    """By `storage`: no room of these has a spelling of its own."""
+    library = Path(storage.__file__).parent
+    files = [file for room in ("runtime", "loggers", "report", "evaluate") for file in (library / room).glob("*.py")]
+    files += [library / "callbacks" / "curves.py"]
+    assert [file.name for file in files if "os.replace" in file.read_text() or '.part"' in file.read_text()] == []
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path, kind: str) -> Path:
     """As torch saves it; the directory, as the ranks of a sharded model do."""

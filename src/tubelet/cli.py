@@ -34,6 +34,18 @@ def _group() -> None:
     """Self-supervised pretraining on video."""
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train, validate or test, as train.py does: `tubelet train [experiment=NAME] [group=choice] [key=value]`."""
+    from tubelet import launch
+
+    sys.argv = [launch.__file__, *context.args]  # the program that Lightning starts again for every further device
+    launch.main()
+
+
 @app.command()
 def reconstruct(
     model: Model,
@@ -90,12 +102,15 @@ def convert(
     decoder_num_heads: Annotated[int | None, typer.Option(help="likewise, of the decoder")] = None,
     image_size: Annotated[int | None, typer.Option(help="pixels, for a .pth that was not trained at 224")] = None,
     num_frames: Annotated[int | None, typer.Option(help="for a .pth that was not trained on 16")] = None,
+    trust: Trust = None,
 ) -> None:
     """Write any weights as a Hugging Face directory, which transformers loads."""
     from tubelet.weights.save import convert
 
-    sizes = {"image_size": image_size, "num_frames": num_frames}
-    convert(model, directory, num_heads=num_heads, decoder_num_heads=decoder_num_heads, **sizes)
+    convert(
+        model, directory, trust=trust or [], num_heads=num_heads, decoder_num_heads=decoder_num_heads,
+        image_size=image_size, num_frames=num_frames,
+    )  # fmt: skip
     print(directory)
 
 
@@ -243,8 +258,11 @@ def features(
     from tubelet.evaluate.features import extract_features
     from tubelet.weights.load import load_encoder
 
-    settings = {"per_token": per_token, "batch_size": batch_size, "num_workers": num_workers}
-    print(extract_features(load_encoder(model, trust=trust or []), manifest, out, device=device, **settings))
+    written = extract_features(
+        load_encoder(model, trust=trust or []), manifest, out, per_token=per_token, batch_size=batch_size,
+        num_workers=num_workers, device=device,
+    )  # fmt: skip
+    print(written)
 
 
 @app.command()

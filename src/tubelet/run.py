@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning.pytorch.loggers.logger import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -23,17 +24,19 @@ from tubelet.config.compose import compose
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
 from tubelet.evaluate.reconstruction import can_reconstruct
+from tubelet.loggers.complete import complete
 from tubelet.loggers.metrics_csv import MetricsCSV
 from tubelet.masking import Mask, MaskGenerator
-from tubelet.methods.base import Method, Plan
+from tubelet.methods.base import Method, Plan, method_of
 from tubelet.models.base import VideoModel
 from tubelet.nodes import OWN, Node, packages_of, target_of
 from tubelet.nodes import build as build_node
 from tubelet.optim.adamw import AdamW
 from tubelet.runtime import run_directory, signals
+from tubelet.runtime.differences import identity
 from tubelet.runtime.fit_loop import FitLoop
 from tubelet.runtime.ranks import Ranks, join
-from tubelet.runtime.requeue import Interrupted, Requeue, leave
+from tubelet.runtime.requeue import Interrupted, leave
 from tubelet.runtime.run_directory import RunDirectory
 from tubelet.storage import write_text
 from tubelet.weights.load import start_from
@@ -128,9 +131,9 @@ def build(
     make_method = build_node(config["method"], where="method")
     method: Method = make_method(model=model, model_config=config["model"], optim=optim, plan=plan)
     method.masking_config = None if masking is None else config["masking"]
-    loggers = [MetricsCSV(run_dir / "metrics.csv")]
-    loggers += [logger(run_dir=run_dir, config=config) for logger in _nodes(config, "logger")]
-    callbacks = [*_nodes(config, "callbacks"), Requeue(config["trainer"]["timeout_minutes"])]
+    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
+    loggers += [complete(logger, run_dir, config) for logger in _nodes(config, "logger")]
+    callbacks = _nodes(config, "callbacks")
     make_trainer = build_node(config["trainer"], where="trainer")
     trainer: L.Trainer = make_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
     FitLoop.replace(trainer)
@@ -161,6 +164,7 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
     rank 0 alone, and the same on all ranks, whoever has started them.
     """
     ranks = _ranks(cfg)
+    ranks.compare(identity(cfg))
     if ranks.size == 1 and os.environ.get("LOCAL_RANK", "0") != "0" and CHOSEN in os.environ:
         path, checkpoint = json.loads(os.environ[CHOSEN])
         return RunDirectory(Path(path)), checkpoint and Path(checkpoint), False
@@ -171,7 +175,7 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
 
     def choose() -> tuple[str, str | None, bool]:
         run, checkpoint, reason = run_directory.choose(cfg, fixed)
-        console.print(reason)
+        console.print(reason, soft_wrap=True)
         locked.append(run)
         return str(run.path), str(checkpoint) if checkpoint else None, run.finished
 
@@ -249,7 +253,7 @@ def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dic
         for picture in [run.path / "loss.png", *sorted(run.path.glob("reconstructions/*"))[-2:]]:
             if picture.exists():
                 rows[f"picture ({picture.suffix[1:]})"] = str(picture)
-        rows["try next"] = _next_command(run.path, trainer.lightning_module, cfg)
+        rows["try next"] = _next_command(run.path, method_of(trainer), cfg)
     console.print(_table(f"{cfg.name}: done in {seconds:.0f} s", rows))
 
 

@@ -1,8 +1,9 @@
 """What is kept on a disk and must survive: a file, or a directory of files, is there as a whole or not at all, and
 whether it is still whole can be seen.
 
-Everything is first made under another name (`part`), flushed to the disk and then renamed; what a killed process leaves
-under that name, `clean` removes. A checkpoint of one file is torch's zip file with a checksum for each tensor; one of
+Everything is first made under another name (`part`), flushed to the disk and then renamed: `replacing` does that for
+any writer, `write_text` and `write_bytes` for what is at hand. What a killed process leaves under that name, `clean`
+removes. A checkpoint of one file is torch's zip file with a checksum for each tensor; one of
 many files, a directory that the ranks write together, gets a list of checksums (`seal`).
 """
 
@@ -13,6 +14,8 @@ import os
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKSUMS = "checksums.json"
@@ -29,31 +32,46 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    part(path).write_bytes(data)
-    flush(part(path))
-    put(part(path), path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives another name to write a file under, which becomes `path` at the end of the block. If the block fails, that
+    file is removed, and what was at `path` stays.
+    """
+    temporary = part(path)
+    try:
+        yield temporary
+        flush(temporary)
+        put(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
 
 
 def put(temporary: Path, path: Path) -> None:
     """Rename `temporary`, which has been flushed, to `path`. What was there before is gone only then.
 
-    No directory can replace another in one go: for a moment the old one is aside, whence `clean` brings it back.
+    No directory can replace another in one go: for a moment the old one has another name, from which `clean` brings it
+    back.
     """
-    aside = _aside(path)
+    old = _old(path)
     if path.is_dir():
-        os.replace(path, aside)
+        os.replace(path, old)
     os.replace(temporary, path)
     flush(path.parent)
-    remove(aside)
+    remove(old)
 
 
 def clean(directory: Path) -> None:
     """Bring `directory` in order after a process was killed in the middle of anything here."""
-    for aside in directory.glob(".*.aside"):
-        path = aside.with_name(aside.name[1:].removesuffix(".aside"))
+    for old in directory.glob(".*.aside"):
+        path = old.with_name(old.name[1:].removesuffix(".aside"))
         if not path.exists():
-            os.replace(aside, path)
-        remove(aside)
+            os.replace(old, path)
+        remove(old)
     for leftover in directory.glob(".*.part"):
         remove(leftover)
 
@@ -68,7 +86,10 @@ def remove(path: Path) -> None:
 
 def flush(path: Path) -> None:
     """To the disk: a file's contents, or which names a directory holds."""
-    handle = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"  # it opens no directories, and flushes only what it may write
+    if windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -115,5 +136,5 @@ def _damaged_directory(path: Path) -> str | None:
     return None
 
 
-def _aside(path: Path) -> Path:
+def _old(path: Path) -> Path:
     return path.with_name(f".{path.name}.aside")

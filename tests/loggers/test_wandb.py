@@ -1,7 +1,12 @@
+import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import wandb
 
+from tubelet.loggers import wandb as wandb_module
 from tubelet.loggers.wandb import wandb_logger
 
 
@@ -11,7 +16,8 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def mode(tmp_path: Path) -> str:
@@ -46,3 +52,66 @@ def test_a_rank_that_logs_nothing_makes_no_id(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     wandb_logger(tmp_path, {})
     assert not (tmp_path / "wandb_id.txt").exists()
+
+
+def test_the_environment_says_what_the_config_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wandb_logger(tmp_path, {}).arguments["project"] == "tubelet"
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    monkeypatch.setenv("WANDB_ENTITY", "e")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    found = wandb_logger(tmp_path, {}).arguments
+    assert (found["project"], found["entity"], found["mode"]) == ("p", "e", "disabled")
+    found = wandb_logger(tmp_path, {}, project="mine", entity="me", mode="offline").arguments
+    assert (found["project"], found["entity"], found["mode"]) == ("mine", "me", "offline")
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert mode(tmp_path) == "offline"
+
+
+def test_disabled_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = wandb_logger(tmp_path, {})
+    logger.log_metrics({"loss": 1.0}, step=0)
+    wandb.finish()
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.parametrize("kind", ["refuses", "is silent", "is not W&B"])
+def test_a_key_and_no_server_is_logged_offline_and_said_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setattr(wandb_module, "PATIENCE", 0.5)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if kind != "refuses":
+            server.listen()
+        if kind == "is not W&B":  # it answers, and wandb itself fails
+            monkeypatch.setattr(wandb_module, "_answers", lambda _: True)
+            init = wandb.init
+            monkeypatch.setattr(
+                wandb, "init", lambda **arguments: no_server() if online(arguments) else init(**arguments)
+            )
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        logger = wandb_logger(tmp_path, {})
+        start = time.monotonic()
+        for step in range(3):
+            logger.log_metrics({"loss": 1.0}, step=step)
+        assert time.monotonic() - start < 30  # 161 s without this
+        wandb.finish()
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1
+    assert caplog.text.count("This run is logged offline") == 1
+
+
+def online(arguments: dict[str, Any]) -> bool:
+    return bool(arguments["mode"] == "online")
+
+
+def no_server() -> None:
+    raise wandb.errors.CommError("no server")
+
+
+def test_online_does_not_fall_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **_: no_server())
+    with pytest.raises(wandb.errors.CommError):
+        wandb_logger(tmp_path, {}, mode="online").log_metrics({"loss": 1.0}, step=0)

@@ -158,6 +158,35 @@ def test_what_slurm_does_not_requeue_says_how_to_go_on(
     assert f"{message} the same command again with resume={only('try/*')}\n" in capsys.readouterr().err
 
 
+def test_a_container_without_scontrol(
+    stopped: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when the signal was SIGTERM: SLURM is not about to end the job."""
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert stopped("train", 2, number=signal.SIGTERM) == requeue.TRY_AGAIN
+    message = "job 13 cannot be requeued (scontrol cannot be run here: No such file or directory): run"
+    assert f"{message} the same command again with resume={only('try/*')}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("job", "override", "message"),
+    [
+        ("interactive", "trainer.requeue=true", "job 13 is interactive and is not requeued; run"),
+        ("train", "trainer.requeue=false", "after step 2: run"),
+    ],
+)
+def test_requeueing_can_be_turned_off_and_is_off_where_somebody_sits(
+    stopped: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    job: str, override: str, message: str,
+) -> None:  # fmt: skip
+    scontrol(tmp_path, monkeypatch, f"touch {tmp_path}/asked")
+    monkeypatch.setenv("SLURM_JOB_NAME", job)
+    assert stopped("train", 2, override) == requeue.TRY_AGAIN
+    assert not (tmp_path / "asked").exists()
+    assert f"{message} the same command again with resume={only('try/*')}\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("alone", "asks"), [(False, False), (True, True)])
 def test_a_rank_that_leaves_alone_does_not_rely_on_rank_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool, asks: bool

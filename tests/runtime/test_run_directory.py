@@ -171,3 +171,61 @@ def test_a_finished_run_that_is_continued_is_no_longer_finished() -> None:
     path = interrupted()
     (path / "summary.json").write_text("{}")
     assert not choose(config(resume=str(path)))[0].finished
+
+
+def test_a_restarted_job_asked_for_more_than_it_has_finished_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its script may run several commands that differ in trainer alone: none of them is dropped."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    path = interrupted()
+    (path / "summary.json").write_text("{}")
+    restart(monkeypatch, SLURM)
+    run, checkpoint, reason = choose(config(trainer={"max_steps": 6}))
+    assert run.path != path
+    assert checkpoint is None
+    assert f"{path} of it is finished, but not with trainer.max_steps=6" in reason
+    assert f"resume={path} continues that one" in reason
+    assert f"new run directory {run.path}" in reason
+    save(run.last_checkpoint)
+    run.unlock()
+    assert choose(config(trainer={"max_steps": 6}))[0].path == run.path  # restarted once more
+    again = choose(config())
+    assert (again[0].path, again[0].finished) == (path, True)
+
+
+def test_a_restarted_job_on_other_machines_is_still_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    path = interrupted(trainer={"max_steps": 5, "devices": 4})
+    (path / "summary.json").write_text("{}")
+    restart(monkeypatch, SLURM)
+    run, _, reason = choose(config(trainer={"max_steps": 5, "devices": 8}))
+    assert (run.path, run.finished) == (path, True)
+    assert "nothing to do" in reason
+
+
+@pytest.mark.parametrize("how", ["directory", "checkpoint", "auto", "restarted"])
+def test_another_length_or_learning_rate_is_one_warning(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if how == "restarted":
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+    rate = {"optim": {"base_lr": 0.1, "clip_grad": None}}
+    path = interrupted(**rate)
+    resume = {"directory": str(path), "checkpoint": str(path / "checkpoints" / "last.ckpt"), "auto": "auto"}.get(how)
+    if how == "restarted":
+        restart(monkeypatch, SLURM)
+    choose(config(resume=resume, **rate))[0].unlock()
+    assert caplog.text == ""
+    changed = {"base_lr": 0.2, "clip_grad": None} if resume and how != "auto" else rate["optim"]
+    run = choose(config(resume=resume, trainer={"max_steps": 9}, optim=changed))[0]
+    assert run.path == path
+    (record,) = caplog.records
+    assert "trainer.max_steps=5 is now trainer.max_steps=9" in record.getMessage()
+    assert ("optim.base_lr=0.1 is now optim.base_lr=0.2" in record.getMessage()) == (changed["base_lr"] == 0.2)
+
+
+def test_a_system_without_flock_and_fork(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Windows."""
+    monkeypatch.setattr(run_directory, "fcntl", None)
+    monkeypatch.delattr(os, "register_at_fork")
+    choose(config())
+    assert "this file system has no locks (no flock)" in caplog.text

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,18 @@ def test_the_logged_loss_is_the_mean_of_the_accumulated_batches(tiny: Config) ->
     assert len(curve("by_1")) == 1
     with pytest.raises(ValueError, match=r"trainer\.log_every_n_steps must be at least 1, got 0"):
         run.main(tiny("trainer.log_every_n_steps=0"))
+
+
+def test_without_a_progress_bar_there_is_none(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning adds its own to a trainer that has none."""
+    built: list[Any] = []
+    monkeypatch.setattr(run, "_STAGES", {"fit": lambda trainer, *_: built.append(trainer) or {}})
+    monkeypatch.setattr(run, "_finish", lambda *_: None)
+    run.main(tiny("callbacks.progress=null"))
+    assert built[0].progress_bar_callback is None
+    bar = "callbacks.progress={_target_: lightning.pytorch.callbacks.RichProgressBar}"
+    run.main(tiny(bar))
+    assert type(built[1].progress_bar_callback).__name__ == "RichProgressBar"
 
 
 # ---- two ranks ------------------------------------------------------------------------------------------------------

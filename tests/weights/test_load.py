@@ -274,3 +274,21 @@ def test_published_widths_were_trained_at_224(tmp_path):
     native = model.encoder.positions[0].unflatten(0, (8, 14, 14)).permute(0, 3, 1, 2)
     stretched = torch.nn.functional.interpolate(native, (20, 20), mode="bicubic").permute(0, 2, 3, 1)
     assert torch.allclose(larger.encoder.positions, stretched.reshape(1, -1, 384), atol=1e-5)
+
+
+def test_a_checkpoint_of_the_first_edition(tmp_path):
+    """One class held the settings of decoder and target, and two weights had other names."""
+    built = build(mae_node())
+    names = {"decoder.mask_token": "mask_token", "decoder.project.weight": "encoder_to_decoder.weight"}
+    state = {f"model.{names.get(key, key)}": value for key, value in built.state_dict().items()}
+    node = mae_node()
+    settings = {f"decoder_{name.removeprefix('num_')}": value for name, value in DECODER.items()}
+    old = {"_target_": "tubelet.models.mae.MaskedAutoencoder", "encoder": node["encoder"], **settings}
+    old |= {"norm_pix_loss": False, "preprocess": node["preprocess"]}
+    torch.save({"state_dict": state, "model_config": old}, tmp_path / "old.ckpt")
+    loaded = load_model(tmp_path / "old.ckpt")
+    assert isinstance(loaded, MaskedModel)
+    assert (loaded.target.normalise, loaded.decoder.num_heads, loaded.decoder.blocks[0].mlp.fc1.in_features) == (
+        False, 2, 12,
+    )  # fmt: skip
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in built.state_dict().items())

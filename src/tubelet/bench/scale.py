@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,6 +22,7 @@ from tubelet.config.compose import build_model, compose
 from tubelet.data.randomness import generator
 from tubelet.masking import Mask, MaskGenerator, tube
 from tubelet.models.masked import MaskedModel
+from tubelet.runtime.lightning_internals import tensors_without_memory
 
 RECIPES = ("base", "large", "huge")
 """Of conf/experiment/pretrain_k400_*.yaml."""
@@ -95,7 +95,7 @@ def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 
     """Counts one training step on `batch` clips; the model itself is not run and not changed. Default: tube 0.9."""
     grid, masking = model.grid, masking or partial(tube, ratio=0.9)
     mask = Mask.from_hidden(torch.stack([masking(grid, generator=generator(i)) for i in range(batch)]))
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = tensors_without_memory()
     fakes = {name: mode.from_tensor(p).requires_grad_() for name, p in model.named_parameters()}
     fakes |= {name: mode.from_tensor(b) for name, b in model.named_buffers()}
     weights = {tensor.untyped_storage() for tensor in fakes.values()}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,11 +89,12 @@ def _theirs(system: str, config: Node, clip: Tensor) -> Callable[[], Tensor]:
     name = {"videomae": "VideoMAE", "vivit": "Vivit", "timesformer": "Timesformer"}[system.removesuffix("-pretraining")]
     make = getattr(transformers, f"{name}Config")
     if system.endswith("-pretraining"):
-        mae = transformers.VideoMAEForPreTraining(make(**config, use_mean_pooling=False)).to(clip.device)
+        mae: Any = transformers.VideoMAEForPreTraining(make(**config, use_mean_pooling=False))
+        mae.to(clip.device)
         frames, height, width = clip.shape[2:]
         hidden = _hidden(ClipGrid(frames, height, width, tubelet=2, patch=16), len(clip)).to(clip.device)
         return lambda: mae(pixels, bool_masked_pos=hidden).loss
-    model = getattr(transformers, f"{name}ForVideoClassification")(make(**config, num_labels=400)).to(clip.device)
+    model: Any = getattr(transformers, f"{name}ForVideoClassification")(make(**config, num_labels=400)).to(clip.device)
     label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
     return lambda: torch.nn.functional.cross_entropy(model(pixels).logits.float(), label)
 

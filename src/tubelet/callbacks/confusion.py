@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import lightning as L
 from torch import Tensor
 
 from tubelet.evaluate.views import recall
+from tubelet.methods.base import method_of
+from tubelet.storage import replacing
 
 _NAMED = 40  # classes at most whose names are written on the axes
 
@@ -24,26 +25,28 @@ class Confusion(L.Callback):
         self.matrix: Tensor | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not pl_module.learns_labels or trainer.sanity_checking:
+        method = method_of(trainer)
+        if not method.learns_labels:
             return
         top1 = float(trainer.callback_metrics["val/top1"])
         if top1 > self.best:
-            self.best, self.matrix = top1, pl_module.confusion
+            self.best, self.matrix = top1, method.confusion
         if trainer.state.fn == "validate":
-            self._write(trainer, pl_module)
+            self._write(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._write(trainer, pl_module)
+        self._write(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if pl_module.learns_labels:
-            self.matrix = pl_module.confusion
-            self._write(trainer, pl_module)
+        method = method_of(trainer)
+        if method.learns_labels:
+            self.matrix = method.confusion
+            self._write(trainer)
 
-    def _write(self, trainer: L.Trainer, method: L.LightningModule) -> None:
+    def _write(self, trainer: L.Trainer) -> None:
         if self.matrix is None or not trainer.is_global_zero:
             return
-        named = method.model.id2label or {}
+        named = getattr(method_of(trainer).model, "id2label", None) or {}
         names = [named.get(i, str(i)) for i in range(len(self.matrix))]
         folder = Path(trainer.default_root_dir)
         draw_confusion(self.matrix, names, folder / "confusion.png")
@@ -74,21 +77,18 @@ def draw_confusion(matrix: Tensor, names: list[str], picture: Path) -> None:
             axes.text(
                 guessed, true, str(int(matrix[true, guessed])), ha="center", va="center", color=colour, fontsize=8
             )
-    temporary = picture.with_name(f".{picture.name}.part")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, picture)
+    with replacing(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def write_per_class(matrix: Tensor, names: list[str], table: Path) -> None:
     """A line a class: label, name, videos, accuracy (empty without videos), what it is most often mistaken for."""
-    temporary = table.with_name(f".{table.name}.part")
     mistaken = matrix - matrix.diagonal().diag()
     accuracy = recall(matrix)
-    with temporary.open("w", newline="") as file:
+    with replacing(table) as temporary, temporary.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["label", "name", "videos", "accuracy", "mistaken_for"])
         for label, name in enumerate(names):
             videos, other = int(matrix[label].sum()), int(mistaken[label].argmax())
             share = f"{float(accuracy[label]):.4f}" if videos else ""
             rows.writerow([label, name, videos, share, names[other] if mistaken[label, other] else ""])
-    os.replace(temporary, table)

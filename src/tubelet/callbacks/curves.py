@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import lightning as L
 
+from tubelet import storage
 from tubelet.loggers.metrics_csv import read_metrics
 
 
@@ -32,6 +32,5 @@ def draw_losses(metrics: Path, picture: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = picture.with_name(f".{picture.name}.part")
-    figure.savefig(temporary, format="png", dpi=120)
-    os.replace(temporary, picture)
+    with storage.replacing(picture) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

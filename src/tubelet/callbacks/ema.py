@@ -20,6 +20,7 @@ class EMA(EMAWeightAveraging):
             raise ValueError(f"callbacks.ema.decay must lie in (0, 1), got {decay}")
         super().__init__(decay=decay)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert self._average_model is not None  # copied in `setup`, before the model had moved
-        self._average_model.to(pl_module.device)
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Lightning copies the model here, before it moves it: moved first, the average is on the same device."""
+        pl_module.to(trainer.strategy.root_device)
+        super().setup(trainer, pl_module, stage)

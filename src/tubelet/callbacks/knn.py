@@ -17,6 +17,8 @@ from tubelet.data.randomness import generator
 from tubelet.data.sampler import EvaluationBatches
 from tubelet.evaluate.gather import gather_rows
 from tubelet.evaluate.knn import knn_scores, pooled_features
+from tubelet.methods.base import Method, method_of
+from tubelet.methods.parts import data_of
 
 log = logging.getLogger(__name__)
 
@@ -48,29 +50,30 @@ class KNN(L.Callback):
         self.vote: dict[str, Any] = {"k": k, "temperature": temperature, "standardise": standardise}
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if pl_module.learns_labels or not {"train", "val"} <= trainer.datamodule.paths.keys():
+        method = method_of(trainer)
+        if method.learns_labels or not {"train", "val"} <= data_of(trainer).paths.keys():
             return
-        last = trainer.global_step >= pl_module.plan.total_steps
+        last = trainer.global_step >= method.plan.total_steps
         if trainer.state.fn == "fit" and not last and (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        bank, labels = self._features(trainer, pl_module, "train")
-        queries, truth = self._features(trainer, pl_module, "val")
+        bank, labels = self._features(trainer, method, "train")
+        queries, truth = self._features(trainer, method, "val")
         if len(labels) == 0 or len(truth) == 0:
             log.warning("no val/knn_top1: the videos of data.train and data.val need labels")
             return
         classes = int(torch.cat([labels, truth]).max()) + 1
         guess = knn_scores(bank, labels, queries, classes, **self.vote).argmax(1)
-        pl_module.log("val/knn_top1", (guess == truth).float().mean(), prog_bar=True, sync_dist=True)
+        method.log("val/knn_top1", (guess == truth).float().mean(), prog_bar=True, sync_dist=True)
 
     @torch.no_grad()
-    def _features(self, trainer: L.Trainer, method: L.LightningModule, split: str) -> tuple[Tensor, Tensor]:
+    def _features(self, trainer: L.Trainer, method: Method, split: str) -> tuple[Tensor, Tensor]:
         """Features [n,D] and labels [n] of the labelled videos of all ranks, the same on every rank."""
-        features, labels = [], []
+        features, labels, data = [], [], data_of(trainer)
         for batch in self._loader(trainer, split):
             if len(batch) == 0:  # none of its videos could be read
                 continue
-            batch = trainer.datamodule.transfer_batch_to_device(batch, method.device, 0)
-            batch = trainer.datamodule.on_after_batch_transfer(batch, 0)
+            batch = data.transfer_batch_to_device(batch, method.device, 0)
+            batch = data.on_after_batch_transfer(batch, 0)
             with trainer.precision_plugin.forward_context():
                 features.append(pooled_features(method.model.encoder, batch.clip))
             labels.append(batch.label)
@@ -81,7 +84,7 @@ class KNN(L.Callback):
 
     def _loader(self, trainer: L.Trainer, split: str) -> DataLoader[Batch]:
         """This rank's batches."""
-        data = trainer.datamodule
+        data = data_of(trainer)
         manifest = Manifest.read(data.paths[split])  # also where the stage reads no training videos
         dataset = EvaluationVideos(
             manifest,
@@ -102,5 +105,9 @@ class KNN(L.Callback):
         ]
         timeout = data.timeout if data.num_workers else 0
         return DataLoader(
-            dataset, batch_sampler=batches, collate_fn=collate, num_workers=data.num_workers, timeout=timeout
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=data.num_workers,
+            timeout=timeout,
         )

@@ -10,6 +10,8 @@ from typing import Any
 
 import lightning as L
 
+from tubelet.methods.parts import logs_every_n_steps
+
 log = logging.getLogger(__name__)
 _SIGMA = 1.4826  # deviations of a normal distribution in its median absolute deviation
 _FLOOR = 0.01  # of the median: what a loss that hardly moves is allowed at least
@@ -33,7 +35,7 @@ class LossSpike(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """By then the loss of the last step has been logged, if it was its turn."""
         step = trainer.global_step
-        if step == self._step or step % trainer.log_every_n_steps or "train/loss" not in trainer.callback_metrics:
+        if step == self._step or step % logs_every_n_steps(trainer) or "train/loss" not in trainer.callback_metrics:
             return
         self._step = step
         loss = float(trainer.callback_metrics["train/loss"])

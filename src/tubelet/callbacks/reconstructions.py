@@ -11,6 +11,9 @@ from lightning.pytorch.loggers import WandbLogger
 from tubelet.data.dataset import Batch, collate
 from tubelet.evaluate.pictures import save_reconstructions
 from tubelet.evaluate.reconstruction import can_reconstruct, reconstruct
+from tubelet.methods.base import method_of
+from tubelet.methods.parts import data_of
+from tubelet.models.masked import MaskedModel
 
 
 class Reconstructions(L.Callback):
@@ -26,8 +29,8 @@ class Reconstructions(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The same few clips of the whole list, with the same masks, every time."""
-        data = trainer.datamodule
-        if "val" in data.datasets and can_reconstruct(pl_module.model):
+        data = data_of(trainer)
+        if "val" in data.datasets and can_reconstruct(method_of(trainer).model):
             dataset = data.datasets["val"]
             chosen = torch.linspace(0, len(dataset) - 1, min(self.clips, len(dataset))).long()
             batch = data.transfer_batch_to_device(
@@ -45,10 +48,12 @@ class Reconstructions(L.Callback):
     def _draw(self, trainer: L.Trainer, method: L.LightningModule) -> None:
         if self.batch is None or self.batch.mask is None:
             return
+        model = method_of(trainer).model
+        assert isinstance(model, MaskedModel)
         training = method.training
         method.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():  # every rank: a sharded model needs them all
-            result = reconstruct(method.model, self.batch.clip, self.batch.mask)
+            result = reconstruct(model, self.batch.clip, self.batch.mask)
         method.train(training)
         if not trainer.is_global_zero:
             return

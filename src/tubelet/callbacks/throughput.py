@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 
+from tubelet.data.datamodule import TrainingLoader
 from tubelet.data.dataset import Batch
 
 
@@ -31,7 +32,7 @@ class Throughput(L.Callback):
         self._elapsed = self._waited = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._ended, self._waited_before = perf_counter(), trainer.train_dataloader.waited
+        self._ended, self._waited_before = perf_counter(), _waited(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -44,11 +45,16 @@ class Throughput(L.Callback):
             torch.cuda.synchronize()  # once a window: the clock then covers finished work
         now = perf_counter()
         self._elapsed += now - self._ended
-        self._waited += trainer.train_dataloader.waited - self._waited_before
-        self._ended, self._waited_before = now, trainer.train_dataloader.waited
+        self._waited += _waited(trainer) - self._waited_before
+        self._ended, self._waited_before = now, _waited(trainer)
         if self._seen == self.warmup:
             self._reset()
         elif full:
             pl_module.log("clips_per_s", self._clips * trainer.world_size / self._elapsed, prog_bar=True)
             pl_module.log("data_wait", self._waited / self._elapsed)
             self._reset()
+
+
+def _waited(trainer: L.Trainer) -> float:
+    """Seconds, since the loader was made."""
+    return cast(TrainingLoader, trainer.train_dataloader).waited

@@ -48,12 +48,14 @@ class EvaluationLoader(DataLoader):
     """Passes over batches of which no video could be read, and says at the end how many videos were left out."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        seen = 0
+        batches, dataset, seen = self.batch_sampler, self.dataset, 0
+        assert isinstance(batches, EvaluationBatches)
+        assert isinstance(dataset, EvaluationVideos)
         for number, batch in enumerate(super().__iter__(), 1):
             seen += len(batch) // batch.views
-            if number == len(self) and seen < self.batch_sampler.videos:
-                left_out, file = self.batch_sampler.videos - seen, self.dataset.bad_videos.file
-                log.warning("%d of %d videos were left out: %s", left_out, self.batch_sampler.videos, file)
+            if number == len(self) and seen < batches.videos and dataset.bad_videos is not None:
+                left_out, file = batches.videos - seen, dataset.bad_videos.file
+                log.warning("%d of %d videos were left out: %s", left_out, batches.videos, file)
             if len(batch):
                 yield batch
 

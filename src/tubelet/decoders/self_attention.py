@@ -31,6 +31,8 @@ class SelfAttentionDecoder(Decoder):
     norm_eps: of its last LayerNorm; None: `eps`. Hugging Face's models have 1e-5 there.
     """
 
+    positions: Tensor
+
     def __init__(
         self,
         encoder: Encoder,

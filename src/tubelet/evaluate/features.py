@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tubelet import storage
 from tubelet.data.dataset import EvaluationVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.encoders.base import Encoder
@@ -103,6 +103,5 @@ def _bytes_of(encoder: Encoder, videos: Manifest) -> Iterator[bytes]:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    save_file(tensors, temporary, metadata)
-    os.replace(temporary, path)
+    with storage.replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)

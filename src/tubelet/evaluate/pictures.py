@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from tubelet import storage
 from tubelet.evaluate.reconstruction import Reconstruction
 
 CAPTION = 14  # pixels of height of a line of text
@@ -87,24 +87,22 @@ def _enlarge(frame: np.ndarray, scale: int) -> np.ndarray:
 
 def _write_image(path: Path, picture: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    Image.fromarray(picture).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with storage.replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
 
 
 def write_film(path: Path, film: np.ndarray, fps: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    if path.suffix == ".gif":
-        first, *rest = [Image.fromarray(picture).quantize(128) for picture in film]
-        first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
-    else:
-        height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2  # yuv420p wants even sizes
-        with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            for picture in film:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-    os.replace(temporary, path)
+    with storage.replacing(path) as temporary:
+        if path.suffix == ".gif":
+            first, *rest = [Image.fromarray(picture).quantize(128) for picture in film]
+            first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
+        else:
+            height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2  # yuv420p wants even sizes
+            with av.open(str(temporary), "w", format="mp4") as container:
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                for picture in film:
+                    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode())

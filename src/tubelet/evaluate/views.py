@@ -6,7 +6,6 @@ Each video is seen in clips x crops views; their probabilities are averaged. Acc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from tubelet import storage
 from tubelet.data.randomness import generator
 
 _RESAMPLINGS = 10_000
@@ -74,6 +74,5 @@ def write_predictions(
             "views": pa.array([views] * len(videos), pa.int32()),
         }
     )
-    temporary = path.with_name(f".{path.name}.part")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with storage.replacing(path) as temporary:
+        pq.write_table(table, temporary)

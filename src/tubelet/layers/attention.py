@@ -40,7 +40,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         """Returns the tokens and, if asked for, the attention probabilities [B,heads,K,K] (not by the fused kernel)."""
-        bias = self.qkv.bias
+        bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]

@@ -48,6 +48,8 @@ class DropPath(nn.Module):
     The rate it draws with is a tensor: one compiled graph serves every block, each of which has another rate.
     """
 
+    keep: Tensor
+
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate

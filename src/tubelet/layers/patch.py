@@ -43,6 +43,7 @@ class TubeletEmbedding(nn.Module):
         size = (grid.tubelet, grid.patch, grid.patch)
         self.proj = nn.Conv3d(channels, dim, kernel_size=size, stride=size)
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
+        assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from tubelet import storage
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +79,10 @@ class MetricsCSV(Logger):
         return _rows(self.path) if self.path.exists() else []
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.part")
-        with temporary.open("w", newline="") as file:
+        with storage.replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)
         self.columns = columns
 
 

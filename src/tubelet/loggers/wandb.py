@@ -1,55 +1,145 @@
-"""Weights & Biases, offline where there is no key."""
+"""Weights & Biases: online where there is a key and the server answers, else offline. Its environment is read here."""
 
 from __future__ import annotations
 
+import http.client
+import logging
 import netrc
 import os
 import secrets
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from tubelet.storage import write_text
+
+log = logging.getLogger(__name__)
+PATIENCE = 5.0
+"""Seconds in which the server must answer before a run in mode `auto` is logged offline."""
+_SERVER = "https://api.wandb.ai"
+_MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 
 
 def wandb_logger(
     run_dir: str | Path,
     config: dict[str, Any],
-    project: str = "tubelet",
+    project: str | None = None,
     entity: str | None = None,
     group: str | None = None,
     tags: list[str] | None = None,
-    mode: Literal["auto", "online", "offline"] = "auto",
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto",
 ) -> WandbLogger:
     """A logger into `run_dir/wandb`, whose run keeps its id when the run directory is resumed.
 
-    `auto` logs online if there is a key (WANDB_API_KEY, or in ~/.netrc or the file NETRC names), else offline;
-    `wandb sync` uploads later.
+    `auto`: WANDB_MODE if it is set; else online if there is a key (WANDB_API_KEY, or in ~/.netrc or the file that NETRC
+    names) and the server answers within PATIENCE seconds; else offline, and `wandb sync` uploads later. `online` does
+    not fall back. Without `project` and `entity`: WANDB_PROJECT, else `tubelet`; WANDB_ENTITY, else that of the key.
     """
+    run_dir = Path(run_dir)
+    falls_back = False
+    if mode == "auto":
+        wished = _MODES.get(os.environ.get("WANDB_MODE", ""))
+        falls_back = wished is None
+        chosen = wished or ("online" if _has_key() else "offline")
+    else:
+        chosen = mode
+    id_file = run_dir / "wandb_id.txt"
+    if getattr(rank_zero_only, "rank", 0) == 0 and not id_file.exists():  # the other ranks log nothing
+        write_text(id_file, secrets.token_hex(4))
+    return RunLogger(
+        falls_back,
+        project=project or os.environ.get("WANDB_PROJECT") or "tubelet",
+        entity=entity or os.environ.get("WANDB_ENTITY"),
+        group=group, tags=tags, dir=str(run_dir), name=run_dir.name,
+        id=id_file.read_text().strip() if id_file.exists() else None,
+        resume="allow", mode=chosen, config=config,
+    )  # fmt: skip
+
+
+class RunLogger(WandbLogger):
+    """Lightning's logger, which opens the run by itself: offline if the server cannot be reached and `falls_back`.
+    `arguments`: those of `wandb.init`.
+    """
+
+    def __init__(self, falls_back: bool, **arguments: Any) -> None:
+        super().__init__(save_dir=arguments["dir"], **{key: arguments[key] for key in arguments if key != "dir"})
+        self.falls_back, self.arguments = falls_back, arguments
+        self._run: Any = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run of the wandb package; it is opened when it is first asked for."""
+        if self._run is None:
+            self._run = self._open()
+            self._run.define_metric("trainer/global_step")
+            self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return self._run
+
+    def _open(self) -> Any:
+        import wandb
+
+        server = os.environ.get("WANDB_BASE_URL") or _SERVER
+        falls_back = self.falls_back and self.arguments["mode"] == "online"
+        if falls_back and not _answers(server):
+            return self._open_offline(f"{server} does not answer within {PATIENCE:g} s")
+        try:
+            return _init(self.arguments)
+        except wandb.errors.Error as error:
+            if not falls_back:
+                raise
+            wandb.teardown()  # else the run's id is still in use
+            return self._open_offline(str(error))
+
+    def _open_offline(self, reason: str) -> Any:
+        folder = Path(self.arguments["dir"]) / "wandb"
+        log.warning("W&B: %s. This run is logged offline; `wandb sync %s/offline-run-*` uploads it", reason, folder)
+        return _init({**self.arguments, "mode": "offline"})
+
+
+def _init(arguments: dict[str, Any]) -> Any:
     import wandb
 
-    run_dir = Path(run_dir)
-    if mode == "auto":
-        mode = "online" if _has_key() and os.environ.get("WANDB_MODE") != "offline" else "offline"
-    id_file = run_dir / "wandb_id.txt"
-    if rank_zero_only.rank == 0 and not id_file.exists():  # the other ranks log nothing
-        write_text(id_file, secrets.token_hex(4))
-    logger = WandbLogger(
-        project=project, entity=entity, group=group, tags=tags, save_dir=str(run_dir), name=run_dir.name,
-        id=id_file.read_text().strip() if id_file.exists() else None, resume="allow", mode=mode, config=config,
-        settings=wandb.Settings(silent=mode == "offline", console="off"),
-    )  # fmt: skip
-    logger._wandb_init.pop("anonymous", None)  # Lightning's, of which wandb warns that it is going to go
-    return logger
+    settings = wandb.Settings(silent=arguments["mode"] != "online", console="off")
+    return wandb.init(**arguments, settings=settings)
 
 
 def _has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
+    own = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname
     try:
         file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-        return any("wandb" in host for host in netrc.netrc(file).hosts)
+        return any("wandb" in host or host == own for host in netrc.netrc(file).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _answers(server: str) -> bool:
+    """Whether anything answers, through the proxies of the environment. wandb itself would try for minutes."""
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(server, timeout=PATIENCE).close()
+        except urllib.error.HTTPError:
+            pass  # an answer, too
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ssl.SSLError):  # wandb may know certificates that Python does not
+                return
+        except (OSError, ValueError, http.client.HTTPException):
+            return
+        answered.append(True)
+
+    thread = Thread(target=ask, daemon=True)  # the look-up of a name knows no time limit
+    thread.start()
+    thread.join(PATIENCE + 1)
+    return bool(answered)

@@ -16,9 +16,11 @@ from torch.distributed.tensor import DTensor
 
 from tubelet.data.dataset import Batch
 from tubelet.data.randomness import key
+from tubelet.methods.parts import logs_every_n_steps
 from tubelet.methods.sharding import keep_whole, shard
 from tubelet.models.base import VideoModel
 from tubelet.optim.adamw import AdamW
+from tubelet.weights.formats import first_edition
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Method(L.LightningModule):
     monitor: str | None = None
     """The validation metric that best.ckpt follows, the larger the better; None: there is no best.ckpt."""
 
+    confusion: Tensor | None = None
+    """Counts [true,guessed] of the last validation or test, where labels are learned."""
+
     def __init__(self, model: VideoModel, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
         super().__init__()
         self.model = model
@@ -94,7 +99,7 @@ class Method(L.LightningModule):
         """Log the mean over accumulated batches and ranks; steps that are not logged reduce nothing."""
         if not self.step_is_complete:
             return
-        if self.global_step % self.trainer.log_every_n_steps == 0 or self.trainer.should_stop:
+        if self.global_step % logs_every_n_steps(self.trainer) == 0 or self.trainer.should_stop:
             for name in self.results[0]:
                 mean = torch.stack([values[name] for values in self.results]).mean()
                 self.log(f"train/{name}", self.trainer.strategy.reduce(mean, reduce_op="mean"), prog_bar=True)
@@ -124,7 +129,9 @@ class Method(L.LightningModule):
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
         lr = self.optim.lr(self.global_step, self.plan.total_steps, self.plan.steps_per_epoch, self.plan.batch_size)
-        for group in self.optimizers(use_pl_optimizer=False).param_groups:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.log("lr", lr, prog_bar=True)
 
@@ -140,10 +147,23 @@ class Method(L.LightningModule):
         if self.optim.clip_grad is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
         if scaler is None:  # which does the same
-            optimizer.found_inf = (~norm.isfinite()).float()  # read on the device: the host need not wait for it
+            # read on the device: the host need not wait for it
+            optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.grad_norm = norm
         self.log("grad_norm", norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model_config
         checkpoint["masking_config"] = self.masking_config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run of tubelet 0.1 can be continued: its optimizer numbers the parameters, and their order is the same."""
+        for name in ("state_dict", "current_model_state"):  # the latter beside averaged weights
+            if name in checkpoint:
+                checkpoint[name] = first_edition.renamed(checkpoint[name], prefix="model.")
+
+
+def method_of(trainer: L.Trainer) -> Method:
+    method = trainer.lightning_module
+    assert isinstance(method, Method)
+    return method

@@ -16,12 +16,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from tubelet.data.dataset import NO_LABEL, Batch
+from tubelet.data.dataset import NO_LABEL, Batch, EvaluationVideos
 from tubelet.data.randomness import key, seeded
 from tubelet.evaluate.gather import gather_rows
 from tubelet.evaluate.views import figures, mean_of_views, recall, write_predictions
 from tubelet.methods.base import Method, Plan, StepResult
 from tubelet.methods.labels import check_known, check_training, count_classes, warn_missing
+from tubelet.methods.parts import data_of
 from tubelet.models.classifier import VideoClassifier
 from tubelet.optim.adamw import AdamW
 
@@ -70,12 +71,11 @@ class Classification(Method):
         if classes > 5:
             self.accuracy.add_metrics({"top5": MulticlassAccuracy(classes, top_k=5, average="micro")})
         self.count = MulticlassConfusionMatrix(classes)
-        self.confusion: Tensor | None = None
         self.tested: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, probabilities of each batch
 
     def setup(self, stage: str) -> None:
         """Look at the labels before the first step, and take the names of the classes."""
-        data, classes = self.trainer.datamodule, self.model.num_classes
+        data, classes = data_of(self.trainer), self.model.num_classes
         for split, dataset in data.datasets.items():
             name = f"data.{split} {data.paths[split]}"
             self._take_names(dataset.manifest.class_names(), name)
@@ -165,8 +165,9 @@ class Classification(Method):
             self.confusion = self._confusion(probabilities[known].argmax(1), label[known])
         self.log_dict({f"test/{name}": value for name, value in found.items()}, sync_dist=True)
         if self.trainer.is_global_zero:
-            data = self.trainer.datamodule
+            data = data_of(self.trainer)
             dataset = data.datasets["test"]
+            assert isinstance(dataset, EvaluationVideos)
             videos = [dataset.manifest.record(i).path for i in index.tolist()]
             labels = [None if one == NO_LABEL else one for one in label.tolist()]
             write_predictions(data.run_dir / "predictions.parquet", videos, labels, probabilities, dataset.views)

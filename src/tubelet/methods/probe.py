@@ -34,6 +34,10 @@ class Head(nn.Module):
     def __init__(self, model: VideoClassifier) -> None:
         super().__init__()
         self.pool, self.prefix = model.pool, model.encoder.num_prefix_tokens
+        self.attentive_pool: nn.Module | None
+        self.fc_norm: nn.Module
+        self.dropout: nn.Module
+        self.head: nn.Module
         for name in _PARTS:
             setattr(self, name, copy.deepcopy(getattr(model, name)))
 
@@ -129,9 +133,15 @@ class Probe(Classification):
             self._count(logits[best].to(self.device), label.to(self.device))
         self.waiting.clear()
         self.best.fill_(best)
-        self.heads[best].copy_into(self.model)
+        self._use(best)
         super().on_validation_epoch_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.heads[int(self.best)].copy_into(self.model)  # in place, and so in checkpoint["state_dict"]
+        self._use(int(self.best))  # in place, and so in checkpoint["state_dict"]
         super().on_save_checkpoint(checkpoint)
+
+    def _use(self, number: int) -> None:
+        """Put the weights of one head into the model."""
+        head = self.heads[number]
+        assert isinstance(head, Head)
+        head.copy_into(self.model)

@@ -13,15 +13,16 @@ from typing import Any, Literal, TypeVar
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.distributed.checkpoint.api import CheckpointException
 
 from tubelet import storage
+from tubelet.evaluate.gather import gather_objects
 from tubelet.loggers.metrics_csv import MetricsCSV
-from tubelet.runtime.after_batch import after_batch
+from tubelet.methods.base import method_of
+from tubelet.runtime.lightning_internals import after_batch
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -88,7 +89,7 @@ class Checkpoints(Checkpoint):
         self._validated = _rows(trainer), trainer.global_step
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        monitor = pl_module.monitor if self.monitor == "auto" else self.monitor
+        monitor = method_of(trainer).monitor if self.monitor == "auto" else self.monitor
         if monitor is not None and trainer.state.fn == "fit":
             self._follow(trainer, monitor)
 
@@ -174,7 +175,8 @@ def save(trainer: L.Trainer, name: str) -> Path:
 
     try:
         _together(trainer, path, write)
-        sums = _merged(_together(trainer, path, flush))
+        parts = gather_objects(_together(trainer, path, flush))
+        sums = {name: value for part in parts for name, value in part.items()}
         _together(trainer, path, publish)
     except SaveError:
         if trainer.is_global_zero:
@@ -208,15 +210,6 @@ def _of_the_disk(error: BaseException) -> OSError | None:
         failures = [caught for caught, _ in each.failures.values()] if isinstance(each, CheckpointException) else []
         seen += [cause for cause in (each.__cause__, each.__context__, *failures) if cause is not None]
     return None
-
-
-def _merged(sums: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Of all ranks."""
-    if not dist.is_initialized():
-        return sums
-    parts: list[dict[str, tuple[int, int]]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(parts, sums)
-    return {name: value for part in parts for name, value in part.items()}
 
 
 def _rows(trainer: L.Trainer) -> int:

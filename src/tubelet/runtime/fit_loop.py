@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loops.fit_loop import _FitLoop
+
+from tubelet.methods.base import method_of
+from tubelet.runtime.lightning_internals import LightningFitLoop
 
 
-class FitLoop(_FitLoop):
+class FitLoop(LightningFitLoop):
     @classmethod
     def replace(cls, trainer: L.Trainer) -> None:
         old = trainer.fit_loop
@@ -36,25 +38,28 @@ class FitLoop(_FitLoop):
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """A checkpoint is always of a whole optimizer step; another accumulation counts other micro-batches for it."""
         super().load_state_dict(state_dict, prefix)
+        # of types that count more than Lightning declares
+        progress: Any = self.epoch_loop.batch_progress
+        epochs_in_all: Any = self.epoch_progress.total
+        epochs_here: Any = self.epoch_progress.current
         accumulate = self.trainer.accumulate_grad_batches
-        stepped = self.epoch_loop.batch_progress.total.processed // self._accumulate
-        in_all, of_epoch = stepped * accumulate, self.trainer.lightning_module.plan.steps_per_epoch * accumulate
+        stepped = progress.total.processed // self._accumulate
+        in_all, of_epoch = stepped * accumulate, method_of(self.trainer).plan.steps_per_epoch * accumulate
         if in_all == 0:
-            self._restarting = self.epoch_loop.restarting = False
+            self.restart_nothing()
             return
         epoch = (in_all - 1) // of_epoch
         in_epoch = in_all - epoch * of_epoch
         self._end_is_due = in_epoch == of_epoch or 0 <= self.max_steps <= self.epoch_loop.global_step
-        for epochs in (self.epoch_progress.total, self.epoch_progress.current):
+        for epochs in (epochs_in_all, epochs_here):
             epochs.ready = epochs.started = epoch + 1
             epochs.processed = epochs.completed = epoch
-        progress = self.epoch_loop.batch_progress
         for batches, count in ((progress.total, in_all), (progress.current, in_epoch)):
             batches.ready = batches.started = batches.processed = batches.completed = count
             if not self._end_is_due:  # what Lightning takes for a checkpoint saved in `on_train_batch_end`
                 batches.completed -= 1
         progress.is_last_batch = in_epoch == of_epoch
-        self.epoch_loop._batches_that_stepped = stepped - 1  # the last is counted when its end is made up for
+        self.count_logged_steps(stepped - 1)  # the last is counted when its end is made up for
 
     @property
     def skip(self) -> bool:
@@ -70,4 +75,4 @@ class FitLoop(_FitLoop):
             return
         self._end_is_due = False
         self.epoch_loop.restarting = False
-        self.epoch_loop.on_advance_end(self._data_fetcher)  # validates, if it is time to
+        self.end_batch()

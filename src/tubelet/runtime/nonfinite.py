@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from tubelet.data.dataset import Batch
+from tubelet.evaluate.gather import gather_objects
+from tubelet.methods.base import method_of
+from tubelet.methods.parts import data_of
 
 COLUMNS = ("step", "rank", "loss", "path")
 
@@ -53,16 +56,17 @@ class NonFinite(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self._lines.append(batch.index[:: batch.views])
-        if not pl_module.step_is_complete:
+        method = method_of(trainer)
+        if not method.step_is_complete:
             return
-        finite = pl_module.grad_norm.isfinite().to("cpu", non_blocking=True)
-        copied = _event(pl_module.device)
-        losses = [result["loss"] for result in pl_module.results]
+        finite = method.grad_norm.isfinite().to("cpu", non_blocking=True)
+        copied = _event(method.device)
+        losses = [result["loss"] for result in method.results]
         self._waiting.append(Step(trainer.global_step - 1, finite, copied, losses, self._lines))
         self._lines = []
         self._look(trainer, leave=1 if copied else 0)
         if self.skip:
-            pl_module.log("skipped_steps", float(self.skipped))
+            method.log("skipped_steps", float(self.skipped))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._look(trainer)
@@ -84,13 +88,13 @@ class NonFinite(L.Callback):
                 self._act(trainer, step)
 
     def _act(self, trainer: L.Trainer, step: Step) -> None:
-        manifest = trainer.datamodule.datasets["train"].manifest
+        manifest = data_of(trainer).datasets["train"].manifest
         mine = [
             (step.number, trainer.global_rank, float(loss), manifest.record(line).path)
             for loss, lines in zip(step.losses, step.lines, strict=True)
             for line in lines.tolist()
         ]
-        rows = _of_all_ranks(mine)
+        rows = [row for part in gather_objects(mine) for row in part]
         losses = torch.tensor([row[2] for row in rows])
         if trainer.scaler is not None and losses.isfinite().all():
             return
@@ -114,14 +118,6 @@ def _event(device: torch.device) -> torch.cuda.Event | None:
     event = torch.cuda.Event()
     event.record()
     return event
-
-
-def _of_all_ranks(rows: list[Any]) -> list[Any]:
-    if not torch.distributed.is_initialized():
-        return rows
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part]
 
 
 def _append(file: Path, rows: list[Any]) -> None:

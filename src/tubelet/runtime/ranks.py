@@ -5,21 +5,34 @@ Lightning's own launcher needs none of it: there rank 0 starts the others when a
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from threading import Thread
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
+from tubelet.runtime import signals, slurm
+from tubelet.runtime.differences import differences
 from tubelet.runtime.pulse import Pulse
 
+log = logging.getLogger(__name__)
 TIMEOUT = timedelta(minutes=30)
 """For the ranks to find each other, and to wait while one of them prepares data; Lightning's default."""
+SAY, DOUBT, LEAVE = 10.0, 120.0, 3.0
+"""Seconds of waiting for the other ranks: until it is said; until it is an error, where srun may have started none; and
+after a signal.
+"""
 
 
 class LostRank(RuntimeError):
@@ -43,6 +56,26 @@ class Ranks:
         self.rank, self.size, self.local_rank, self.launched = rank, size, local_rank, launched
         self._store, self._pulse = store, pulse
         self._round = 0
+
+    def compare(self, identity: dict[str, str]) -> None:
+        """Raises ValueError, on the first rank and on those that differ, if not all of them belong to one run: two runs
+        of one job may have met at one port. `identity`: of tubelet.runtime.differences.
+        """
+        if self._store is None:
+            return
+        self._round += 1
+        digests = self._exchange("digest", hash_of(identity), reads=True)
+        if len(set(digests)) == 1:
+            return
+        other = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
+        identities = self._exchange("identity", identity, reads=True)
+        self._exchange("seen", True, reads=self.rank == 0)  # rank 0 keeps the store: it leaves when all know
+        if self.rank != 0 and digests[self.rank] == digests[0]:
+            raise SystemExit(2)
+        raise ValueError(
+            f"rank {other} belongs to another run than rank 0: {differences(identities[0], identities[other])}. Two "
+            f"runs have met at {_meeting_point()}: start each by an srun of its own, or give each its own MASTER_PORT"
+        )
 
     def from_first(self, function: Callable[[], Any]) -> Any:
         """What `function` returns on rank 0, as JSON gives it back, on all ranks; no other rank calls it."""
@@ -99,28 +132,95 @@ class Ranks:
         return [json.loads(self._store.get(key)) for key in keys] if reads else []
 
 
+def hash_of(identity: dict[str, str]) -> str:
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def environment() -> ClusterEnvironment | None:
+    """What has started the ranks, torchrun or srun; None: this process is alone, or Lightning will start the others.
+    Raises ValueError if SLURM's settings will not do.
+    """
+    if TorchElasticEnvironment.detect():  # first: torchrun may run inside a SLURM job
+        return TorchElasticEnvironment()
+    if slurm.tasks() == 0 or slurm.runs_alone():
+        return None
+    if slurm.tasks() > 1 and slurm.in_batch_script():
+        raise ValueError(_without_srun())
+    # Lightning sees no tasks in a job named `interactive`, as salloc names it, whether srun has started them or not
+    if not (slurm.tasks() > 1 and slurm.step() is not None) and not SLURMEnvironment.detect():
+        return None
+    try:
+        return SLURMEnvironment()
+    except RuntimeError as error:  # Lightning names the option that is missing
+        raise ValueError(str(error)) from None
+
+
 @cache
 def join(accelerator: str, timeout_minutes: float) -> Ranks:
     """Find the other ranks. The process group is made here, as Lightning would make it a little later: it then takes
-    what is there. In it a collective may take `timeout_minutes`. Raises ValueError if SLURM's settings will not do.
+    what is there. In it a collective may take `timeout_minutes`. Raises ValueError if SLURM's settings will not do, or
+    if no other rank comes where srun may have started none.
     """
-    environment: Any = None
-    if TorchElasticEnvironment.detect():  # first: torchrun may run inside a SLURM job
-        environment = TorchElasticEnvironment()
-    elif SLURMEnvironment.detect():
-        try:
-            environment = SLURMEnvironment()
-        except RuntimeError as error:  # Lightning names the option that is missing
-            raise ValueError(str(error)) from None
-    if environment is None or environment.world_size() == 1:
-        return Ranks(launched=environment is not None)
-    rank, size = environment.global_rank(), environment.world_size()
+    cluster: Any = environment()
+    if slurm.tasks() > 1 and slurm.runs_alone():
+        log.warning("this process runs alone: SLURM gave the job %d tasks, but srun did not start it", slurm.tasks())
+    if cluster is None or cluster.world_size() == 1:
+        return Ranks(launched=cluster is not None)
+    rank, size = cluster.global_rank(), cluster.world_size()
     backend = "nccl" if accelerator != "cpu" and torch.cuda.is_available() else "gloo"
-    _ = environment.main_address, environment.main_port  # sets MASTER_ADDR and MASTER_PORT where they are not
-    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))
+    if isinstance(cluster, SLURMEnvironment):
+        os.environ.setdefault("MASTER_PORT", str(slurm.port()))
+    _ = cluster.main_address, cluster.main_port  # sets MASTER_ADDR and MASTER_PORT where they are not
+    store = _meet(rank, size, doubtful=isinstance(cluster, SLURMEnvironment) and slurm.step() is None)
     store.set_timeout(TIMEOUT)
     timeout = timedelta(minutes=timeout_minutes)
     group = dist.PrefixStore("group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout)
     mine = dist.PrefixStore("tubelet", store)
-    return Ranks(rank, size, environment.local_rank(), mine, launched=True, pulse=Pulse(store, rank, size))
+    return Ranks(rank, size, cluster.local_rank(), mine, launched=True, pulse=Pulse(store, rank, size))
+
+
+def _meet(rank: int, size: int, doubtful: bool) -> dist.Store:
+    """The store of all ranks, once they are there. `doubtful`: there may be no others. torch waits for them without
+    listening to signals: so it waits in a thread.
+    """
+    met: list[dist.Store | BaseException] = []
+
+    def meet() -> None:
+        try:
+            met.append(next(dist.rendezvous("env://", rank, size, timeout=TIMEOUT))[0])
+        except BaseException as error:
+            met.append(error)
+
+    thread = Thread(target=meet, daemon=True)
+    thread.start()
+    waiting = f"waiting at {_meeting_point()} for the other {size - 1} of {size} ranks"
+    start, stop, said = time.monotonic(), float("inf"), rank != 0
+    while not met:
+        thread.join(0.1)
+        now = time.monotonic()
+        if {signals.SIGINT, signals.SIGTERM} & set(signals.noted):
+            stop = min(stop, now + (0 if doubtful else LEAVE))  # the others may be about to come
+        if not met and now > stop:
+            print(f"stopped while {waiting}: run the same command again", file=sys.stderr)
+            raise SystemExit(signals.TRY_AGAIN)
+        if not said and now - start > SAY:
+            said = True
+            print(waiting + (f". {_without_srun()}" if doubtful else ""), file=sys.stderr, flush=True)
+        if not met and doubtful and now - start > DOUBT:
+            raise ValueError(f"no other rank came within {DOUBT:g} s. {_without_srun()}")
+    if isinstance(met[0], BaseException):
+        raise met[0]
+    return met[0]
+
+
+def _meeting_point() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+
+def _without_srun() -> str:
+    """What a process should know that one cannot tell from a task of srun."""
+    return (
+        f"SLURM gave this job {slurm.tasks()} tasks, but srun does not seem to have started this process. For all "
+        "tasks: `srun python train.py ...`; for one: `srun --ntasks=1 --ntasks-per-node=1 python train.py ...`"
+    )

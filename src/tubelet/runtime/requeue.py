@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -14,21 +13,23 @@ import lightning as L
 import torch
 import torch.distributed as dist
 
-from tubelet.runtime import signals
-from tubelet.runtime.after_batch import after_batch
+from tubelet.runtime import signals, slurm
 from tubelet.runtime.checkpoints import LAST, save
+from tubelet.runtime.lightning_internals import after_batch, ignore_signals
+from tubelet.runtime.signals import TRY_AGAIN
 
-TRY_AGAIN = 75
-"""Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
 PATIENCE, IMPATIENCE = 120.0, 10.0
 """Seconds in which SLURM ends a job that it has agreed to requeue, and one that it had agreed to before."""
 
 
 class Interrupted(Exception):
-    """A signal has come, and what is to be kept is saved. `alone`: other ranks may not have got so far."""
+    """A signal has come, and what is to be kept is saved. `alone`: other ranks may not have got so far. `requeue`:
+    whether SLURM may be asked to start the job again.
+    """
 
-    def __init__(self, trainer: L.Trainer, alone: bool = False) -> None:
+    def __init__(self, trainer: L.Trainer, alone: bool = False, requeue: bool = True) -> None:
         self.alone = alone and trainer.world_size > 1
+        self.requeue = requeue
         self.rank = trainer.global_rank
         self.run_dir = Path(trainer.default_root_dir)
         signal = signals.noted[0].name if signals.noted else "a signal to another rank"
@@ -37,18 +38,18 @@ class Interrupted(Exception):
 
 class Requeue(L.Callback):
     """Raises `Interrupted` on all ranks after the same step, which is saved as `last.ckpt`; in an evaluation, where
-    nothing new is to be saved, on each rank by itself before its next batch. `timeout_minutes`: for the others' answer.
+    nothing new is to be saved, on each rank by itself before its next batch. `timeout_minutes`: for the others' answer;
+    `enabled`: whether SLURM is then asked to start the job again.
     """
 
-    def __init__(self, timeout_minutes: float) -> None:
+    def __init__(self, timeout_minutes: float, enabled: bool = True) -> None:
+        self.enabled = enabled
         self._timeout = timedelta(minutes=timeout_minutes)
         self._step = 0
         self._group: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Lightning's own handlers start collectives amid others, and every step it synchronises to ask for them
-        trainer._signal_connector.register_signal_handlers = lambda: None
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        ignore_signals(trainer)
         if stage == "fit":
             after_batch(trainer, self._after_batch)
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
@@ -57,7 +58,7 @@ class Requeue(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
         if self._agreed(trainer):
-            raise Interrupted(trainer)
+            raise Interrupted(trainer, requeue=self.enabled)
 
     def _after_batch(self, trainer: L.Trainer) -> None:
         if trainer.global_step == self._step:  # in the middle of an accumulated step
@@ -65,13 +66,17 @@ class Requeue(L.Callback):
         self._step = trainer.global_step
         if self._agreed(trainer):
             save(trainer, LAST)
-            raise Interrupted(trainer)
+            raise Interrupted(trainer, requeue=self.enabled)
 
     def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        if signals.noted:
-            raise Interrupted(trainer, alone=True)
+        self._leave_evaluation(trainer)
 
-    on_test_batch_start = on_validation_batch_start
+    def on_test_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._leave_evaluation(trainer)
+
+    def _leave_evaluation(self, trainer: L.Trainer) -> None:
+        if signals.noted:
+            raise Interrupted(trainer, alone=True, requeue=self.enabled)
 
     def _agreed(self, trainer: L.Trainer) -> bool:
         """Whether a signal has come to any rank."""
@@ -82,18 +87,23 @@ class Requeue(L.Callback):
 
 
 def leave(interrupted: Interrupted) -> NoReturn:
-    """End the process: under SLURM once the job is requeued; else, and after Ctrl-C, with exit code 75 and a word on
-    how to go on.
+    """End the process: under SLURM once the job is requeued; else with exit code 75 and a word on how to go on: without
+    SLURM, after Ctrl-C, in an interactive job, and with trainer.requeue=false.
     """
     advice = "run the same command again"
     if (interrupted.run_dir / "checkpoints" / LAST).exists():
         advice += f" with resume={interrupted.run_dir}"
-    job = _slurm_job()
-    if job is None or signals.SIGINT in signals.noted:  # whoever presses Ctrl-C wants it to end
+    job = slurm.job()
+    if job is None or not interrupted.requeue or signals.SIGINT in signals.noted:  # Ctrl-C: somebody wants it to end
         _end(interrupted, advice)
+    if slurm.interactive():  # the shell would be lost with it
+        _end(interrupted, f"job {job} is interactive and is not requeued; {advice}")
     if interrupted.alone or interrupted.rank == 0:  # alone: rank 0 may be waiting for this one for ever
         _say(interrupted, f"requeueing job {job}")
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        try:
+            done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        except OSError as error:  # a container often has no scontrol
+            _end(interrupted, f"job {job} cannot be requeued (scontrol cannot be run here: {error.strerror}): {advice}")
         # it also fails if SLURM is ending the job already, at the request of another rank, say
         if done.returncode and not _ended_by_slurm(IMPATIENCE):
             _end(interrupted, f"job {job} cannot be requeued ({done.stderr.strip()}): {advice}")
@@ -108,13 +118,6 @@ def _ended_by_slurm(seconds: float) -> bool:
     while signals.SIGTERM not in signals.noted and time.monotonic() < end:
         time.sleep(0.1)
     return signals.SIGTERM in signals.noted
-
-
-def _slurm_job() -> str | None:
-    """As scontrol calls it."""
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID")
 
 
 def _say(interrupted: Interrupted, text: str) -> None:

@@ -1,24 +1,27 @@
-"""Where a run keeps its things: runs/<experiment>/<date_time>/, chosen anew or taken up again."""
+"""Where a run keeps its things: runs/<experiment>/<date_time>/, a new one or that of a run to continue."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from omegaconf import DictConfig, OmegaConf
 
+from tubelet.runtime import slurm
 from tubelet.runtime.checkpoints import LAST, PREVIOUS
+from tubelet.runtime.differences import changed_schedule, other_work, same_run
 from tubelet.storage import clean, damage, put, write_text
 
-log = logging.getLogger(__name__)
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
-IGNORED = ("trainer", "resume")
-"""Keys that may differ between an interrupted run and the one that continues it."""
+log = logging.getLogger(__name__)
 
 
 LOCK_PATIENCE = 120.0
@@ -75,6 +78,7 @@ class RunDirectory:
                 for damaged in wrong:
                     if damaged.exists():
                         put(damaged, damaged.with_name(f"{damaged.name}.damaged"))
+                self.warn_of_changes(cfg)
                 self.claim(cfg)
                 break
             wrong[path] = problem
@@ -92,6 +96,8 @@ class RunDirectory:
         until = time.monotonic() + patience
         while True:
             try:
+                if fcntl is None:
+                    raise OSError("no flock")
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 if time.monotonic() >= until:
@@ -104,8 +110,9 @@ class RunDirectory:
             else:
                 break
         self._lock = handle
-        # a loader's worker may outlive a killed parent for seconds; it must not hold the lock for it
-        os.register_at_fork(after_in_child=handle.close)
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            # a loader's worker may outlive a killed parent for seconds; it must not hold the lock for it
+            os.register_at_fork(after_in_child=handle.close)
         return True
 
     def unlock(self) -> None:
@@ -114,17 +121,26 @@ class RunDirectory:
             self._lock = None
 
     def matches(self, cfg: DictConfig) -> bool:
-        """Whether it was made by an equal config, trainer and resume aside."""
+        """Whether it was made by an equal config; trainer and resume may differ."""
+        return self.config is not None and same_run(self.config, cfg)
+
+    @property
+    def config(self) -> DictConfig | None:
+        """Of the command that last worked here."""
         file = self.path / "config.yaml"
-        return file.exists() and _essence(OmegaConf.load(file)) == _essence(cfg)
+        config = OmegaConf.load(file) if file.exists() else None
+        return config if isinstance(config, DictConfig) else None
+
+    def warn_of_changes(self, cfg: DictConfig) -> None:
+        """If `cfg` continues it with another length or learning rate; before `claim`, which writes the new ones."""
+        if self.config is not None and (warning := changed_schedule(self.config, cfg)):
+            log.warning("continuing %s: %s", self.path, warning)
 
 
 def current_job() -> str | None:
     """The batch job this process belongs to, which keeps its name when it is requeued: SLURM's, else torchrun's."""
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        return f"slurm {os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if "SLURM_JOB_ID" in os.environ:
-        return f"slurm {os.environ['SLURM_JOB_ID']}"
+    if job := slurm.job():
+        return f"slurm {job}"
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return f"torchrun {os.environ['TORCHELASTIC_RUN_ID']}"
     return None
@@ -132,8 +148,8 @@ def current_job() -> str | None:
 
 def restarted() -> bool:
     """Whether SLURM has requeued this job, or torchrun started its processes again."""
-    counts = (os.environ.get(f"{name}_RESTART_COUNT") or 0 for name in ("SLURM", "TORCHELASTIC"))
-    return current_job() is not None and any(int(count) > 0 for count in counts)
+    again = slurm.restarts() or int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+    return current_job() is not None and again > 0
 
 
 def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Path | None, str]:
@@ -143,17 +159,17 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
     `resume` says: it may have come further than that; if it had finished, the directory is `finished`. Raises
     ValueError if `resume` names what is not there, or another process uses the directory.
     """
+    passed = ""
     root = Path("runs") / cfg.name
     candidates = [fixed] if fixed else sorted((p for p in root.glob("*") if p.is_dir()), reverse=True)
     if restarted():
         if cfg.resume not in (None, "auto"):
             candidates.append(_run_of(Path(cfg.resume)).path)
-        for run in map(RunDirectory, candidates):
-            if run.job == current_job() and run.matches(cfg):
-                return _own(run, cfg)
+        run, passed = _of_this_job(candidates, cfg)
+        if run is not None:
+            return _own(run, cfg)
     if cfg.resume not in (None, "auto"):
         return _explicit(Path(cfg.resume), cfg)
-    passed = ""
     if cfg.resume == "auto":
         for run in map(RunDirectory, candidates):
             if run.matches(cfg) and run.checkpoints and not run.finished and run.lock():
@@ -168,6 +184,27 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
         raise ValueError(f"run directory {run.path} is in use by another process")
     run.claim(cfg)
     return run, None, f"{passed}new run directory {run.path}"
+
+
+def _of_this_job(candidates: list[Path], cfg: DictConfig) -> tuple[RunDirectory | None, str]:
+    """Of a job that was restarted, the directory of this command; else what to know about its finished ones. A script
+    may run several commands that differ in trainer alone: the one that asks for the same goes first, and one that is
+    finished and was asked for something else is not this command's.
+    """
+    own = [run for run in map(RunDirectory, candidates) if run.job == current_job() and run.matches(cfg)]
+    for run in own:
+        if not other_work(run.config, cfg):
+            return run, ""
+    for run in own:
+        if not run.finished:
+            return run, ""
+    if not own:
+        return None, ""
+    asked = " ".join(other_work(own[0].config, cfg))
+    return None, (
+        f"the job ({own[0].job}) was restarted, and {own[0].path} of it is finished, but not with {asked}, for which "
+        f"this command asks (resume={own[0].path} continues that one): "
+    )
 
 
 def _own(run: RunDirectory, cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
@@ -196,6 +233,7 @@ def _explicit(path: Path, cfg: DictConfig) -> tuple[RunDirectory, Path | None, s
         if problem := damage(path):
             run.unlock()
             raise ValueError(f"resume={path}: {problem}; resume={run.path} takes the newest checkpoint that is whole")
+        run.warn_of_changes(cfg)
         run.claim(cfg)
         return run, path, f"continuing {run.path} from {path.name}"
     checkpoint, damaged = run.take_up(cfg)
@@ -221,9 +259,3 @@ def _fresh(root: Path) -> Path:
             continue
         return path
     raise RuntimeError(f"no free name under {root}")
-
-
-def _essence(cfg: Any) -> Any:
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    return {k: v for k, v in plain.items() if k not in IGNORED}

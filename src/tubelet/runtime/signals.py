@@ -1,4 +1,4 @@
-"""The signals by which a cluster asks a run to stop: noted when they come, heeded at the end of a step.
+"""The signals by which a cluster asks a run to stop: noted when they come, acted on at the end of a step.
 
 SIGUSR1 comes before the time limit (`sbatch --signal=USR1@120`), SIGUSR2 in submitit's jobs, SIGTERM when a job is
 preempted, SIGINT by Ctrl-C: once to stop, and once more to stop at once. Nothing heavy is imported here: train.py takes
@@ -16,7 +16,9 @@ from threading import current_thread, main_thread
 from typing import Any
 
 SIGINT, SIGTERM = signal.SIGINT, signal.SIGTERM
-WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))  # not on Windows
+TRY_AGAIN = 75
+"""Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
 noted: list[signal.Signals] = []
 """What has come, in order."""
 _replaced: dict[signal.Signals, Any] = {}
@@ -58,6 +60,7 @@ def _note(number: int, _: Any) -> None:
         if os.getpid() == _process and os.environ.get("LOCAL_RANK", "0") == "0":  # not from the loaders' workers
             os.write(2, b"\nCtrl-C: stopping after this step; once more stops at once\n")
     noted.append(signal.Signals(number))
-    # SLURM may signal the loaders' workers as well: the death of one must not end what is still to be saved
-    _replaced.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if hasattr(signal, "SIGCHLD"):
+        # SLURM may signal the loaders' workers as well: the death of one must not end what is still to be saved
+        _replaced.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

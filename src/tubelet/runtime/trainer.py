@@ -10,14 +10,19 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins import Precision
+from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tubelet.methods.base import Plan
+from tubelet.runtime import ranks, slurm
 from tubelet.runtime.block_switches import BlockSwitches
+from tubelet.runtime.lightning_internals import shard_over_all_ranks
 from tubelet.runtime.nonfinite import NonFinite
+from tubelet.runtime.requeue import Requeue
 
 
 def build_trainer(
@@ -39,19 +44,22 @@ def build_trainer(
     timeout_minutes: float = 10.0,
     val_every_n_epochs: int = 1,
     log_every_n_steps: int = 10,
+    requeue: bool = True,
 ) -> L.Trainer:
     """`max_steps` counts optimizer steps and, if not -1, replaces `max_epochs`: `run` makes the plan of them and of the
     data's size. `accumulate` micro-batches make a step. docs/training.md explains every key.
 
     Our sampler deals the samples to the ranks, so Lightning must not replace it; gradients are clipped by the method.
+    Without a progress bar among the `callbacks` there is none: Lightning would add its own.
     """
     if log_every_n_steps < 1:
         raise ValueError(f"trainer.log_every_n_steps must be at least 1, got {log_every_n_steps}")
-    precision = resolve_precision(precision, accelerator)
-    whole = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(precision)
+    resolved = resolve_precision(precision, accelerator)
+    whole = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(resolved)
+    callbacks = [*callbacks, Requeue(timeout_minutes, enabled=requeue), NonFinite(skip_nonfinite)]
     return L.Trainer(
         default_root_dir=run_dir,
-        callbacks=[*callbacks, NonFinite(skip_nonfinite), BlockSwitches(activation_checkpointing, compile)],
+        callbacks=[*callbacks, BlockSwitches(activation_checkpointing, compile)],
         logger=loggers,
         max_epochs=math.ceil(plan.total_steps / plan.steps_per_epoch),
         max_steps=plan.total_steps,
@@ -62,15 +70,21 @@ def build_trainer(
         ),
         devices=devices,
         num_nodes=num_nodes,
-        precision=None if whole else precision,
-        plugins=[WholePrecision(precision, whole)] if whole else None,
+        precision=None if whole else resolved,
+        plugins=[*([WholePrecision(resolved, whole)] if whole else []), *_environment()],
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=val_every_n_epochs,
         log_every_n_steps=log_every_n_steps,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+
+
+def _environment() -> list[ClusterEnvironment]:
+    """In a SLURM job, who has started the ranks, for Lightning cannot tell a task from a shell in that job."""
+    return [ranks.environment() or LightningEnvironment()] if slurm.tasks() else []
 
 
 def _strategy(name: str, timeout: timedelta) -> Any:
@@ -89,7 +103,7 @@ class FullySharded(ModelParallelStrategy):
     """
 
     def setup_environment(self) -> None:
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        shard_over_all_ranks(self)
         super().setup_environment()
 
 

@@ -8,7 +8,7 @@ from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.models.masked import MaskedModel
 from tubelet.nodes import Node, path_of
 from tubelet.targets.pixels import Pixels
-from tubelet.weights.source import Source
+from tubelet.weights.source import Source, State
 
 _TARGET = "tubelet.models.mae.MaskedAutoencoder"
 _DECODER = {
@@ -41,4 +41,10 @@ def upgraded(source: Source) -> Source:
     }
     if "preprocess" in old:
         node["preprocess"] = old["preprocess"]
-    return replace(source, node=node, state={_KEYS.get(key, key): value for key, value in source.state.items()})
+    return replace(source, node=node, state=renamed(source.state))
+
+
+def renamed(state: State, prefix: str = "") -> State:
+    """The weights of a model under today's names; those of any other model stay as they are."""
+    names = {f"{prefix}{old}": f"{prefix}{new}" for old, new in _KEYS.items()}
+    return {names.get(key, key): value for key, value in state.items()}

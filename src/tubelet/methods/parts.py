@@ -1,0 +1,19 @@
+"""The parts of a run that a Lightning trainer holds, by their types: Lightning itself knows only their base classes."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import lightning as L
+
+from tubelet.data.datamodule import VideoDataModule
+
+
+def data_of(trainer: L.Trainer) -> VideoDataModule:
+    data = cast(Any, trainer).datamodule  # which Lightning does not declare
+    assert isinstance(data, VideoDataModule)
+    return data
+
+
+def logs_every_n_steps(trainer: L.Trainer) -> int:
+    return int(cast(Any, trainer).log_every_n_steps)  # which Lightning does not declare

@@ -1,0 +1,78 @@
+"""What differs between the config of a run and that of the command that continues it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+IGNORED = ("trainer", "resume")
+"""Keys that may differ between an interrupted run and the one that continues it."""
+_OF_THE_MACHINE = (
+    "accelerator", "devices", "num_nodes", "timeout_minutes", "log_every_n_steps", "requeue", "compile",
+    "activation_checkpointing",
+)  # fmt: skip
+"""Keys of trainer that may change when SLURM starts a job again, and change nothing of what it is asked to do."""
+
+
+def same_run(old: Any, new: Any) -> bool:
+    """Whether one may continue the other: equal without IGNORED."""
+    return _without_ignored(old) == _without_ignored(new)
+
+
+def other_work(old: Any, new: Any) -> list[str]:
+    """`trainer.key=value` of `new`, where it asks for another result than `old`."""
+    before, now = (_plain(cfg).get("trainer") or {} for cfg in (old, new))
+    keys = [key for key in now if key not in _OF_THE_MACHINE and now[key] != before.get(key, now[key])]
+    return [f"trainer.{key}={now[key]}" for key in keys]
+
+
+def changed_schedule(old: Any, new: Any) -> str:
+    """A warning if the learning rate goes on along another curve, with both values of each key; else nothing."""
+    before, now = _schedule(_plain(old)), _schedule(_plain(new))
+    changes = [f"{before[key]} is now {now[key]}" for key in now if key in before and before[key] != now[key]]
+    if not changes:
+        return ""
+    return (
+        f"the learning rate follows another schedule from here on: {', '.join(changes)} (weights=PATH instead of "
+        "resume=PATH starts a new run with a whole schedule)"
+    )
+
+
+def identity(cfg: DictConfig) -> dict[str, str]:
+    """What all ranks of a run have in common, key by key as it was written; another machine may have other cores."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    return {key: str(value) for key, value in _leaves(plain) if key != "data.num_workers"}
+
+
+def differences(old: dict[str, str], new: dict[str, str], most: int = 4) -> str:
+    """`key is 'x', not 'y'` for some of the keys in which two identities differ."""
+    keys = [key for key in old | new if old.get(key) != new.get(key)]
+    first = [f"{key} is {new.get(key)!r}, not {old.get(key)!r}" for key in keys[:most]]
+    return "; ".join(first) + (f"; and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _schedule(plain: dict[str, Any]) -> dict[str, str]:
+    trainer = plain.get("trainer") or {}
+    length = "max_steps" if trainer.get("max_steps", -1) > 0 else "max_epochs"
+    found = {"length": f"trainer.{length}={trainer.get(length)}"}
+    return found | {key: f"{key}={value}" for key, value in _leaves({"optim": plain.get("optim") or {}})}
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def _plain(cfg: Any) -> dict[str, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _without_ignored(cfg: Any) -> dict[str, Any]:
+    return {key: value for key, value in _plain(cfg).items() if key not in IGNORED}
