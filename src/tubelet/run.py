@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from time import perf_counter
@@ -279,7 +280,6 @@ def _table(title: str, rows: dict[str, str]) -> Table:
 
 def _close_wandb() -> None:
     """Each job of a sweep is a W&B run of its own."""
-    import wandb
-
-    if wandb.run is not None:
+    wandb = sys.modules.get("wandb")  # imported by its logger, in a run that logs to it
+    if wandb is not None and wandb.run is not None:
         wandb.finish()

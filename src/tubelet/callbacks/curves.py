@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 
 from tubelet import storage
-from tubelet.loggers.metrics_csv import read_metrics
+from tubelet.loggers.curves import read_metrics
 
 
 class LossCurve(L.Callback):

@@ -12,6 +12,9 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tubelet import storage
+from tubelet.loggers.curves import read_metrics, read_rows
+
+__all__ = ["MetricsCSV", "read_metrics"]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ class MetricsCSV(Logger):
                 raise
 
     def _read(self) -> list[dict[str, str]]:
-        return _rows(self.path) if self.path.exists() else []
+        return read_rows(self.path) if self.path.exists() else []
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         with storage.replacing(self.path) as temporary, temporary.open("w", newline="") as file:
@@ -84,21 +87,3 @@ class MetricsCSV(Logger):
             writer.writeheader()
             writer.writerows(rows)
         self.columns = columns
-
-
-def read_metrics(path: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """metric -> [(step, value)], as far as they were logged."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for row in _rows(Path(path)):
-        for name, value in row.items():
-            curve = curves.setdefault(name, [])
-            if value and name != "step":
-                curve.append((int(row["step"]), float(value)))
-    return curves
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        lines = file.readlines()
-    # a killed process may leave half a row at the end
-    return list(csv.DictReader(line for line in lines if line.endswith("\n")))

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.data.mixup import Mixup
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
@@ -65,6 +64,8 @@ class Classification(Method):
         self.from_weights, self.label_smoothing, self.class_balanced = from_weights, label_smoothing, class_balanced
         self.mixer = None
         if mixup > 0 or cutmix > 0:
+            from timm.data.mixup import Mixup  # timm is slow to import, and probes do without
+
             self.mixer = Mixup(mixup, cutmix, label_smoothing=label_smoothing, num_classes=classes)
         self.class_weight: Tensor | None = None
         self.accuracy = MetricCollection({"top1": MulticlassAccuracy(classes, average="micro")})

@@ -8,13 +8,13 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from tubelet.report.table import find_runs, write_csv
+
 
 class CollectSweep(Callback):
     """Hydra callback: writes `sweep.csv` into the sweep's directory when its last run has ended."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        from tubelet.report.table import find_runs, write_csv  # Hydra imports this file before a config is checked
-
         folder = Path(config.hydra.sweep.dir)
         if any(folder.glob("*/config.yaml")):
             path = folder / "sweep.csv"

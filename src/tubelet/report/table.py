@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tubelet.loggers.metrics_csv import read_metrics
+from tubelet.loggers.curves import read_metrics
 from tubelet.storage import write_text
 
 IGNORED = ("resume",)

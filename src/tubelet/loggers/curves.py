@@ -1,0 +1,25 @@
+"""What metrics.csv holds, for those who only read it: nothing of Lightning is imported."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+
+def read_metrics(path: str | Path) -> dict[str, list[tuple[int, float]]]:
+    """metric -> [(step, value)], as far as they were logged."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in read_rows(Path(path)):
+        for name, value in row.items():
+            curve = curves.setdefault(name, [])
+            if value and name != "step":
+                curve.append((int(row["step"]), float(value)))
+    return curves
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """One dict per logged step: column -> text, empty where a metric was not logged."""
+    with path.open(newline="") as file:
+        lines = file.readlines()
+    # a killed process may leave half a row at the end
+    return list(csv.DictReader(line for line in lines if line.endswith("\n")))
