@@ -93,6 +93,20 @@ def test_sizes_and_mistakes(videos, tmp_path):
         datamodule(videos, tmp_path, reader="opencv")
 
 
+def test_unverified_training_videos_name_the_price_of_verifying(videos, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        datamodule(videos, tmp_path)
+    (line,) = [record.message for record in caplog.records if "not verified" in record.message]
+    assert line.startswith(f"6 of 6 videos of {videos} are not verified")
+    assert "tubelet verify" in line
+    assert " s on " in line
+    caplog.clear()
+    (tmp_path / "v.csv").write_text(f"path,status\n{videos.parent / '0.mp4'},ok\n")
+    with caplog.at_level(logging.INFO):
+        datamodule(videos, tmp_path, train=str(tmp_path / "v.csv"), batch_size=1)
+    assert "not verified" not in caplog.text
+
+
 def test_prepare_runs_before_anything_is_read(videos, tmp_path):
     target = tmp_path / "made" / "videos.csv"
 

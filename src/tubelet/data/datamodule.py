@@ -22,6 +22,7 @@ from tubelet.data.reader import check_reader
 from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_batch, trainer_position
 from tubelet.data.sampling import Kind, Pad, Sampling
 from tubelet.data.transforms import Preprocess
+from tubelet.data.unverified import advice
 from tubelet.data.worker import keep_memory
 from tubelet.masking import MaskGenerator
 
@@ -138,6 +139,12 @@ class VideoDataModule(L.LightningDataModule):
         for split in splits:
             if split in self.paths and split not in self.datasets:
                 self.datasets[split] = self._dataset(split, Manifest.read(self.paths[split]))
+                if (
+                    split == "train"
+                    and self._rank == 0
+                    and (line := advice(self.datasets[split].manifest, self.paths[split]))
+                ):
+                    log.info(line)
 
     def state_dict(self) -> dict[str, int]:
         """What the order of the samples depends on."""

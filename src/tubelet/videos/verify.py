@@ -12,6 +12,7 @@ import numpy as np
 
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
+from tubelet.data.reader.kind import kind_of
 from tubelet.data.reader.pyav import PyavVideo
 from tubelet.videos.journal import Journal, progress_bar
 from tubelet.videos.processes import Killed, Report, run_jobs
@@ -102,8 +103,10 @@ def examine(job: Job, report: Report) -> Finding:
         finding, sample, damaged = _decode(job.path)
     except VideoError as error:
         return Finding(" ".join(error.reason.split()))
-    for name in ("pyav",) if damaged else VERIFIED_READERS:
-        if name not in job.skip and why_not(name) is None:
+    # decord and torchcodec may be right on the sample alone: they must also be right on files of this kind
+    right = ("pyav",) if damaged else ("pyav_seek", *kind_of(job.path).readers)
+    for name in VERIFIED_READERS:
+        if name in right and name not in job.skip and why_not(name) is None:
             report(name)
             if name == "pyav" or _agrees(job.path, name, sample):
                 return replace(finding, reader=name)
@@ -138,8 +141,8 @@ def _decode(path: str) -> tuple[Finding, dict[int, np.ndarray], bool]:
             raise VideoError(path, "not one frame can be decoded")
         if len(sizes) > 1:
             raise VideoError(path, f"its frames change size: {sorted(sizes)} (height, width)")
-        if number + 1 < TOO_SHORT * video.num_frames:
-            remark = remark or f"promises {video.num_frames} frames, {number + 1} can be decoded"
+        if number + 1 < TOO_SHORT * video.promised:
+            remark = remark or f"promises {video.promised} frames, {number + 1} can be decoded"
         last = video.picture(frame)
         height, width = last.shape[:2]
         finding = Finding("ok", number + 1, video.fps or None, height, width, remark=remark)

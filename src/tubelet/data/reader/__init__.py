@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tubelet.data.reader.decord import DecordVideo
 from tubelet.data.reader.images import ImageDirectory
+from tubelet.data.reader.kind import kind_of
 from tubelet.data.reader.pyav import PyavVideo, SeekingPyavVideo
 from tubelet.data.reader.torchcodec import TorchcodecVideo
 from tubelet.data.reader.video import Video, VideoError, first_line
@@ -150,7 +151,7 @@ def _first_to_succeed(path: str | os.PathLike[str], reader: str, use: Callable[[
     if reader != "auto":
         return use(_OPENERS[reader](file))
     reasons = []
-    for name in READERS:
+    for name in kind_of(file).readers:
         if why_not(name) is None:
             try:
                 return use(_OPENERS[name](file))
