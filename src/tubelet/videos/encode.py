@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import statistics
@@ -75,9 +76,11 @@ class _Counted(Iterator[T]):
 
 
 def partial_file(target: str) -> str:
-    """Where the new file grows; whoever asked for it moves it to its place."""
+    """Where the new file grows; whoever asked for it moves it to its place. Its name is short: the target's may be as
+    long as a name can be.
+    """
     directory, name = os.path.split(target)
-    return os.path.join(directory, f".{name}.partial")
+    return os.path.join(directory, f".{hashlib.blake2b(os.fsencode(name), digest_size=12).hexdigest()}.partial")
 
 
 def encode(job: Encoding, report: Report) -> Encoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import statistics
@@ -17,6 +18,7 @@ from tubelet.videos.processes import Killed, run_jobs
 from tubelet.videos.shards import copy_labels, take_shard
 
 FILLED = ("num_frames", "fps", "height", "width", "status", "reader")
+LONGEST_NAME = 255  # bytes, of a file on any usual disk
 TIMED = 8  # videos whose reading is timed before and after
 
 
@@ -74,10 +76,27 @@ def _new_names(paths: list[str], directory: Path) -> dict[str, str]:
         if os.path.commonpath([real, os.path.realpath(path)]) == real:
             raise ValueError(f"{directory} holds originals ({path}): choose another directory")
     unique = list(dict.fromkeys(paths))
-    plain = {path: os.path.splitext(os.path.relpath(path, root))[0] + ".mp4" for path in unique}
-    times = Counter(plain.values())
-    # a.avi and a.webm both keep their extension
-    return {path: name if times[name] == 1 else os.path.relpath(path, root) + ".mp4" for path, name in plain.items()}
+    names = {path: os.path.splitext(os.path.relpath(path, root))[0] + ".mp4" for path in unique}
+    # a.avi and a.webm both keep their extension; a.avi beside a.avi.mp4, and names too long for a disk, get a number
+    for rename in (
+        lambda path: os.path.relpath(path, root) + ".mp4",
+        lambda path: _numbered(os.path.relpath(path, root)),
+    ):
+        times = Counter(names.values())
+        names = {path: rename(path) if times[name] > 1 else name for path, name in names.items()}
+    return {path: name if _fits(name) else _numbered(os.path.relpath(path, root)) for path, name in names.items()}
+
+
+def _fits(name: str) -> bool:
+    return len(os.fsencode(os.path.basename(name))) <= LONGEST_NAME
+
+
+def _numbered(name: str) -> str:
+    """NAME without its extension, cut short if need be, and a number that follows from the whole of it."""
+    number = hashlib.blake2b(os.fsencode(name), digest_size=6).hexdigest()
+    folder, stem = os.path.split(os.path.splitext(name)[0])
+    short = os.fsencode(stem)[: LONGEST_NAME - len(number) - 5].decode(errors="ignore")
+    return os.path.join(folder, f"{short}.{number}.mp4")
 
 
 def _sort(
