@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +25,10 @@ class ImageDirectory(Video):
             names = os.listdir(path)
         except OSError as error:
             raise VideoError(path, first_line(error)) from error
-        self._names = self._numbered(names)
+        try:
+            self._names = numbered(names)
+        except ValueError as error:
+            raise VideoError(path, str(error)) from error
 
     @property
     def num_frames(self) -> int:
@@ -41,26 +44,29 @@ class ImageDirectory(Video):
     def close(self) -> None:
         pass
 
-    def _numbered(self, names: list[str]) -> list[str]:
-        """In order. One series only: colour and flow often lie side by side."""
-        found: dict[tuple[str, int], str] = {}
-        for name in names:
-            stem, extension = os.path.splitext(name)
-            match = re.fullmatch(r"(.*?)(\d+)\D*", stem)
-            if match and extension.lower() in EXTENSIONS and not name.startswith("."):
-                key = (match[1], int(match[2]))
-                if key in found:
-                    raise VideoError(self.path, f"{found[key]} and {name} have the same number")
-                found[key] = name
-        if not found:
-            raise VideoError(self.path, "is a directory without numbered images")
-        if len(series := sorted({prefix for prefix, _ in found})) > 1:
-            raise VideoError(self.path, f"holds {len(series)} series of images, {series[0]}* and {series[1]}*")
-        return [found[key] for key in sorted(found)]
-
     def _read(self, name: str) -> np.ndarray:
         try:
             with Image.open(os.path.join(self.path, name)) as image:
                 return np.array(image.convert("RGB"))  # [H,W,C]
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoError(self.path, f"{name}: {first_line(error)}") from error
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The images among the names, in order. Raises ValueError if there are none, or if they are not one series: colour
+    and flow often lie side by side.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for name in names:
+        stem, extension = os.path.splitext(name)
+        match = re.fullmatch(r"(.*?)(\d+)\D*", stem)
+        if match and extension.lower() in EXTENSIONS and not name.startswith("."):
+            key = (match[1], int(match[2]))
+            if key in found:
+                raise ValueError(f"{found[key]} and {name} have the same number")
+            found[key] = name
+    if not found:
+        raise ValueError("is a directory without numbered images")
+    if len(series := sorted({prefix for prefix, _ in found})) > 1:
+        raise ValueError(f"holds {len(series)} series of images, {series[0]}* and {series[1]}*")
+    return [found[key] for key in sorted(found)]

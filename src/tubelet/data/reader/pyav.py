@@ -24,7 +24,7 @@ class PyavVideo(Video):
         self._failures = (av.FFmpegError, OSError, ValueError)
         self._reformatter = av.video.reformatter.VideoReformatter()  # its tables are made once, not for every frame
         self._open()
-        self.fps = float(self.stream.average_rate or 0.0)
+        self.fps = float(self.stream.average_rate or self.stream.guessed_rate or 0.0)  # ogg has no average
 
     @cached_property
     def num_frames(self) -> int:
