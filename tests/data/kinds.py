@@ -129,7 +129,6 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "mp4, H.264, interlaced": lambda d: h264(d / "a.mp4", **{"flags": "+ilme+ildct", "x264-params": "tff=1"}),
     "mp4, MPEG-4 part 2 with B-frames": lambda d: encode(d / "a.mp4", "mpeg4", B),
     "mp4, copied from an avi with B-frames": lambda d: copy(encode(d / "a.avi", "mpeg4", B), d / "a.mp4"),
-    "mp4, copied from an avi with H.264 and B-frames": lambda d: copy(h264(d / "a.avi"), d / "a.mp4"),
     "mkv, a cover picture before the video": lambda d: with_cover(h264(d / "film.mp4"), d / "a.mkv"),
     "webm, VP8 with hidden frames": lambda d: with_hidden_frames(
         encode(d / "plain.webm", "libvpx", {"g": "250"}), d / "a.webm"

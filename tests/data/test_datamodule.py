@@ -107,6 +107,20 @@ def test_unverified_training_videos_name_the_price_of_verifying(videos, tmp_path
     assert "not verified" not in caplog.text
 
 
+def test_a_small_shared_memory_is_said_at_once(videos, tmp_path, monkeypatch):
+    free = SimpleNamespace(free=20_000)
+    monkeypatch.setattr("tubelet.data.worker.shutil.disk_usage", lambda path: free)
+    message = r"/dev/shm has 0 MB free, and data.num_workers=2 needs 0 MB .*--shm-size"
+    for loader in ("train_dataloader", "val_dataloader"):
+        with pytest.raises(ValueError, match=message):  # 2 workers x 2 clips x 3 x 4 x 32 x 32 bytes
+            getattr(datamodule(videos, tmp_path, num_workers=2), loader)()
+        getattr(datamodule(videos, tmp_path, num_workers=0), loader)()
+    free.free = 2 * 2 * 3 * 4 * 32 * 32
+    datamodule(videos, tmp_path, num_workers=2).train_dataloader()
+    with pytest.raises(ValueError, match=message):
+        datamodule(videos, tmp_path, num_workers=2, repeats=2).train_dataloader()
+
+
 def test_prepare_runs_before_anything_is_read(videos, tmp_path):
     target = tmp_path / "made" / "videos.csv"
 

@@ -153,6 +153,28 @@ def test_a_directory_of_numbered_images(tmp_path, reader):
         read_frames(tmp_path, [0], reader)
 
 
+@pytest.mark.parametrize("name", ["0.png", "0.tif"])
+def test_grey_frames_of_16_bits_keep_their_levels(tmp_path, name):
+    levels = np.array([[0, 256, 1000], [32768, 65535, 255]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / name)
+    assert read_frames(tmp_path, [0])[0, :, :, 0].tolist() == [[0, 1, 3], [128, 255, 0]]
+    Image.fromarray(levels.astype(np.float32)).save(tmp_path / "1.tif")
+    if name == "0.tif":
+        with pytest.raises(VideoError, match=r"1.tif: holds floating-point numbers"):
+            read_frames(tmp_path, [1])
+
+
+def test_images_are_upright(tmp_path):
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, :24] = 200  # bright on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: a quarter clockwise to be upright
+    Image.fromarray(image).save(tmp_path / "0.jpg", exif=exif)
+    frame = read_frames(tmp_path, [0])[0]
+    assert frame.shape == (48, 32, 3)
+    assert frame[:20].float().mean() > 190 > 10 > frame[-20:].float().mean()
+
+
 def test_auto_says_once_what_it_takes_and_why_not_the_others(monkeypatch, caplog):
     monkeypatch.setattr(reader_module, "why_not", lambda name: "no library" if name == "decord" else None)
     reader_module._announce_auto.cache_clear()

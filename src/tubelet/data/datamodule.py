@@ -23,7 +23,7 @@ from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_
 from tubelet.data.sampling import Kind, Pad, Sampling
 from tubelet.data.transforms import Preprocess
 from tubelet.data.unverified import advice
-from tubelet.data.worker import keep_memory
+from tubelet.data.worker import check_room, keep_memory
 from tubelet.masking import MaskGenerator
 
 log = logging.getLogger(__name__)
@@ -212,6 +212,8 @@ class VideoDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, batches: TrainingBatches | EvaluationBatches) -> DataLoader:
         # torch limits each worker to one thread by itself; no sample depends on the workers' own random state
+        if self.num_workers:
+            check_room(self._batch_bytes(split), self.num_workers, getattr(self.trainer, "num_devices", 1))
         kind = TrainingLoader if split == "train" else EvaluationLoader
         return kind(
             self.datasets[split],
@@ -223,6 +225,13 @@ class VideoDataModule(L.LightningDataModule):
             timeout=self.timeout if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
         )
+
+    def _batch_bytes(self, split: str) -> int:
+        """Of the clips; masks and labels are small beside them."""
+        videos = per_device_batch(self.batch_size, self._ranks, self.accumulate)
+        dataset = self.datasets[split]
+        clips = max(videos, dataset.views) if isinstance(dataset, EvaluationVideos) else videos * self.repeats
+        return clips * 3 * self.grid.frames * self.grid.height * self.grid.width
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """A batch out of order would make a resumed run another run, silently: refuse it."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tubelet.data.reader import Video, VideoError, open_video, read_frames
 from tubelet.data.reader.pyav import PyavVideo
-from tubelet.videos.processes import Report
+from tubelet.videos.processes import Report, heartbeat
 from tubelet.videos.verify import Job, examine
 
 T = TypeVar("T")
@@ -89,6 +89,8 @@ def encode(job: Encoding, report: Report) -> Encoded:
     os.makedirs(os.path.dirname(partial), exist_ok=True)
     try:
         with open_video(job.source, "pyav") as video:
+            if isinstance(video, PyavVideo):
+                video.progress = heartbeat(report, "")
             source_fps = video.fps or job.images_fps or job.settings.fps or UNKNOWN_RATE
             thinned = job.settings.fps is not None and job.settings.fps < source_fps
             rate = job.settings.fps if thinned and job.settings.fps else source_fps

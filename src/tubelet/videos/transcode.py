@@ -35,7 +35,8 @@ def transcode(
     Returns how many videos could not be transcoded, having printed a line for each; their lines say why.
 
     Originals are only read. Every new file appears when it is complete; interrupted, or run again with another manifest
-    of the same videos, only what is missing is made. A process that has one video for `limit` seconds is killed.
+    of the same videos, only what is missing is made. A process that makes no progress for `limit` seconds
+    is killed.
     """
     whole, target = Manifest.read(manifest), Path(directory).absolute()
     listed = whole if shard is None else take_shard(whole, shard)

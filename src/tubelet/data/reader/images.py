@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from tubelet.data.reader.video import Video, VideoError, first_line
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class ImageDirectory(Video):
@@ -47,9 +47,19 @@ class ImageDirectory(Video):
     def _read(self, name: str) -> np.ndarray:
         try:
             with Image.open(os.path.join(self.path, name)) as image:
-                return np.array(image.convert("RGB"))  # [H,W,C]
+                ImageOps.exif_transpose(image, in_place=True)  # upright, as cameras say in a note
+                return np.array(_with_8_bits(image).convert("RGB"))  # [H,W,C]
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoError(self.path, f"{name}: {first_line(error)}") from error
+
+
+def _with_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits: PIL would clip it at 255. Raises ValueError for numbers without a fixed range."""
+    if image.mode == "F":
+        raise ValueError("holds floating-point numbers, not grey levels: save it with 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
 
 
 def numbered(names: Iterable[str]) -> list[str]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from tubelet.data.reader.pyav import PyavVideo
 
 _SEEKABLE = ("mov", "matroska")  # FFmpeg's names of mp4 and mov, mkv and webm: each packet says when it is shown
@@ -36,11 +38,13 @@ _SLICE, _IDR = 1, 5  # units of H.264: an ordinary slice, and one that starts af
 @dataclass(frozen=True)
 class Kind:
     """`readers` are right on the file, the quickest first and `pyav` last. `times` holds when each frame is shown, in
-    seconds after the first; None: at even distances, or unknown.
+    seconds after the first (float64 [frames]); None: at even distances, or unknown. `promised` is how many frames the
+    container says are shown.
     """
 
     readers: tuple[str, ...]
-    times: tuple[float, ...] | None = None
+    times: np.ndarray | None
+    promised: int
 
 
 def kind_of(path: str) -> Kind:
@@ -49,12 +53,18 @@ def kind_of(path: str) -> Kind:
     return _look(path, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _look(path: str, size: int, changed: int) -> Kind:
     with PyavVideo(path) as video:
         assert isinstance(video, PyavVideo)
-        packets = _Packets(video)
-        return Kind(_right_readers(video, packets), packets.uneven_times(video))
+        return look_at(video)
+
+
+def look_at(video: PyavVideo) -> Kind:
+    """`kind_of` of an opened file."""
+    packets = _Packets(video)
+    promised = max(len(packets.times), video.stream.frames - packets.hidden)
+    return Kind(_right_readers(video, packets), packets.uneven_times(video), promised)
 
 
 class _Packets:
@@ -91,14 +101,14 @@ class _Packets:
         """They are shown in the order in which they are decoded."""
         return self.times == sorted(time for time in self.times if time is not None)
 
-    def uneven_times(self, video: PyavVideo) -> tuple[float, ...] | None:
+    def uneven_times(self, video: PyavVideo) -> np.ndarray | None:
         """Of a variable frame rate: some frame is shown half a frame too early or too late for an even one."""
         if not self.are_timed or not video.fps or len(self.times) < 2:
             return None
-        shown = sorted(float(time * video.stream.time_base) for time in self.times if time is not None)
-        seconds = tuple(time - shown[0] for time in shown)
-        worst = max(abs(time - number / video.fps) for number, time in enumerate(seconds))
-        return seconds if worst > 0.5 / video.fps else None
+        shown = np.sort(np.array(self.times)) * float(video.stream.time_base)
+        shown -= shown[0]
+        worst = np.abs(shown - np.arange(len(shown)) / video.fps).max()
+        return shown if worst > 0.5 / video.fps else None
 
 
 def _right_readers(video: PyavVideo, packets: _Packets) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
@@ -15,7 +15,11 @@ from tubelet.data.reader.video import Video, VideoError, first_line
 
 
 class PyavVideo(Video):
-    """Decodes from the start, so that frame n is frame n whatever the container's index says."""
+    """Decodes from the start, so that frame n is frame n whatever the container's index says. `progress` is called for
+    every frame and every packet: a long file is no hanging decoder.
+    """
+
+    progress: Callable[[], object] | None = None
 
     def __init__(self, path: str) -> None:
         import av
@@ -34,19 +38,16 @@ class PyavVideo(Video):
         times = [packet.pts for packet in self.packets() if not packet.is_discard]
         return len(times) if None in times else len(set(times))
 
-    @property
-    def promised(self) -> int:
-        """What the container says, without what its edit list hides; as many as there are if it says nothing."""
-        hidden = sum(packet.is_discard for packet in self.packets())
-        return max(self.num_frames, self.stream.frames - hidden)
-
     def decoded(self) -> Iterator[Any]:
         """Every frame that can be decoded, in the order of showing, as `av.VideoFrame`. Raises VideoError where
         decoding fails.
         """
         with self._named_errors():
             self._rewind()
-            yield from self.container.decode(self.stream)
+            for frame in self.container.decode(self.stream):
+                if self.progress is not None:
+                    self.progress()
+                yield frame
 
     def packets(self) -> Iterator[Any]:
         """Every packet that holds a frame, as `av.Packet`, in the order of decoding; nothing is decoded. Those that an
@@ -55,6 +56,8 @@ class PyavVideo(Video):
         with self._named_errors():
             self._rewind()
             for packet in self.container.demux(self.stream):
+                if self.progress is not None:
+                    self.progress()
                 if packet.size:
                     yield packet
 
