@@ -40,6 +40,14 @@ def test_frames_are_those_asked_for(videos, reader):
     assert difference.max() <= 2
 
 
+@pytest.mark.parametrize("reader", available_readers())
+def test_frames_come_in_the_order_asked_for(videos, reader):
+    """As the clips of a segmented test video: each frame once, but not in the order of the file."""
+    numbers = [0, 10, 20, 30, 5, 15, 25, 35]
+    frames = read_frames(videos.parent / "0.mp4", numbers, reader)
+    assert frames[:, 4, 4].float().mean(1).tolist() == pytest.approx([20 + 5 * n for n in numbers], abs=2)
+
+
 @pytest.mark.parametrize("reader", ["auto", *available_readers()])
 def test_counts(videos, reader):
     assert [count_frames(videos.parent / f"{i}.mp4", reader) for i in range(6)] == VIDEO_FRAMES

@@ -49,7 +49,7 @@ class DecordVideo(Video):
             frames = self._reader.get_batch(unique.tolist()).asnumpy()  # [U,H,W,C]
         except self._errors as error:
             raise VideoError(self.path, first_line(error)) from error
-        return torch.from_numpy(frames if len(unique) == len(numbers) else frames[inverse])
+        return torch.from_numpy(frames if np.array_equal(unique, numbers) else frames[inverse])
 
     def close(self) -> None:
         self._reader = None
