@@ -24,6 +24,8 @@ from tubelet.data.memory_map import open_mapped, parsed_copy
 COLUMNS: dict[str, pa.DataType] = {
     "path": pa.string(),
     "label": pa.int64(),  # class number from 0; empty or -1: none
+    "start": pa.float64(),  # of a segment, in seconds after the first frame; empty: the video's first frame
+    "end": pa.float64(),  # the first moment behind it; empty: the video's end
     "num_frames": pa.int64(),  # frames that can be decoded, not what the container claims
     "fps": pa.float64(),
     "height": pa.int64(),
@@ -40,6 +42,8 @@ class Record:
 
     path: str
     label: int | None = None
+    start: float | None = None
+    end: float | None = None
     num_frames: int | None = None
     fps: float | None = None
     height: int | None = None

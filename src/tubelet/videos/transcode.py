@@ -50,7 +50,11 @@ def transcode(
     journal = Journal(target / f".{out.stem}.journal", sorted(target.glob(".*.journal")))
     records = [listed.record(i) for i in range(len(listed))]
     paths = [os.path.normpath(record.path) for record in records]
-    results, jobs = _sort(dict(zip(paths, records, strict=True)), names, target, settings, journal)
+    originals: dict[str, Record] = {}
+    for path, record in zip(paths, records, strict=True):  # of several segments one may lie outside its good video
+        if path not in originals or record.status == "ok":
+            originals[path] = record
+    results, jobs = _sort(originals, names, target, settings, journal)
     _print_problems(results)
     with progress_bar() as bar:
         task = bar.add_task("transcode", total=len(results) + len(jobs), completed=len(results))
@@ -63,9 +67,12 @@ def transcode(
             _print_problems({job.source: result})
             bar.advance(task)
     columns = {name: [getattr(results[path], name) for path in paths] for name in FILLED}
-    labels = [record.label for record in records]
-    Manifest.from_columns(target, {"path": [names[path] for path in paths], "label": labels, **columns}).write(out)
-    _summarise(results, dict(zip(paths, records, strict=True)), names, out, limit)
+    for i, record in enumerate(records):
+        if columns["status"][i] == "ok" and record.status is not None:
+            columns["status"][i] = record.status
+    columns |= {name: [getattr(record, name) for record in records] for name in ("label", "start", "end")}
+    Manifest.from_columns(target, {"path": [names[path] for path in paths], **columns}).write(out)
+    _summarise(results, originals, names, out, limit)
     return sum(result.status != "ok" for result in results.values())
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tubelet.data.manifest import Manifest
 from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
 from tubelet.data.reader.kind import look_at
 from tubelet.data.reader.pyav import PyavVideo
+from tubelet.data.sampling import span
 from tubelet.videos.journal import Journal, progress_bar
 from tubelet.videos.processes import Killed, Report, heartbeat, run_jobs
 from tubelet.videos.shards import copy_labels, take_shard
@@ -73,12 +75,28 @@ def verify(
             journal.add(path, asdict(finding))
             _print(path, finding)
             bar.advance(task)
-    columns = {"path": listed.table["path"].to_pylist(), "label": listed.table["label"].to_pylist()}
+    columns = {name: listed.table[name].to_pylist() for name in ("path", "label", "start", "end")}
     for name in ("num_frames", "fps", "height", "width", "status", "reader"):
         columns[name] = [getattr(findings[path], name) for path in paths]
+    outside = _mark_segments_outside(columns, paths)
     Manifest.from_columns(listed.root, columns).write(target)
     journal.file.unlink(missing_ok=True)
-    return _summarise(findings, target)
+    return _summarise(findings, target) + outside
+
+
+def _mark_segments_outside(columns: dict[str, list[Any]], paths: list[str]) -> int:
+    """Lines whose segment lies outside their video get a status that says so. Returns how many."""
+    count = 0
+    for i, path in enumerate(paths):
+        start, end = columns["start"][i], columns["end"][i]
+        if columns["status"][i] == "ok" and (start is not None or end is not None) and columns["fps"][i]:
+            try:
+                span(columns["num_frames"][i], columns["fps"][i], start, end)
+            except ValueError as error:
+                columns["status"][i] = str(error)
+                print(f"{path}: {error}", flush=True)
+                count += 1
+    return count
 
 
 def examine_all(jobs: list[Job], workers: int, limit: float) -> Iterator[tuple[str, Finding]]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from tubelet.data.reader.decord import DecordVideo
@@ -24,16 +25,18 @@ from tubelet.data.reader.images import ImageDirectory
 from tubelet.data.reader.kind import kind_of
 from tubelet.data.reader.pyav import PyavVideo, SeekingPyavVideo
 from tubelet.data.reader.torchcodec import TorchcodecVideo
-from tubelet.data.reader.video import Video, VideoError, first_line
+from tubelet.data.reader.video import Shrink, Video, VideoError, first_line
 
 __all__ = [
     "READERS",
     "VERIFIED_READERS",
+    "Shrink",
     "Video",
     "VideoError",
     "available_readers",
     "check_reader",
     "count_frames",
+    "frame_times",
     "open_video",
     "read_clip",
     "read_frames",
@@ -108,8 +111,14 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
     return _first_to_succeed(path, reader, lambda video: video)
 
 
-def read_clip(path: str | os.PathLike[str], choose: Callable[[Video], Sequence[int]], reader: str = "auto") -> Tensor:
-    """The frames that `choose` names on seeing the opened video: uint8 [T,H,W,C] at the file's own size.
+def read_clip(
+    path: str | os.PathLike[str],
+    choose: Callable[[Video], Sequence[int]],
+    reader: str = "auto",
+    shrink: Shrink | None = None,
+) -> Tensor:
+    """The frames that `choose` names on seeing the opened video: uint8 [T,H,W,C] at the file's own size, or what
+    `shrink` makes of each, so that a long clip of large frames never lies in memory as a whole.
 
     With "auto" a reader that opens the file but cannot decode those frames gives way to the next: decord 0.6 cannot
     hand out frames of some widths under 64. Raises VideoError.
@@ -121,7 +130,7 @@ def read_clip(path: str | os.PathLike[str], choose: Callable[[Video], Sequence[i
                 numbers = choose(video)
             except ValueError as error:  # a frame rate is asked for, and the file has none
                 raise error if isinstance(error, VideoError) else VideoError(path, str(error)) from error
-            return video.frames(numbers)
+            return video.frames(numbers) if shrink is None else video.shrunk(numbers, shrink)
 
     return _first_to_succeed(path, reader, read)
 
@@ -135,6 +144,13 @@ def count_frames(path: str | os.PathLike[str], reader: str = "auto") -> int:
     """The frames the container promises. Raises VideoError."""
     with open_video(path, reader) as video:
         return video.num_frames
+
+
+def frame_times(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """When each frame is shown, in seconds after the first, float64 [frames], if the frame rate varies; else None.
+    Raises VideoError if the file cannot be opened.
+    """
+    return None if os.path.isdir(path) else kind_of(os.fspath(path)).times
 
 
 def _first_to_succeed(path: str | os.PathLike[str], reader: str, use: Callable[[Video], T]) -> T:

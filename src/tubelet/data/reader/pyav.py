@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tubelet.data.reader.video import Video, VideoError, first_line
+from tubelet.data.reader.video import Shrink, Video, VideoError, first_line
 
 
 class PyavVideo(Video):
@@ -62,19 +62,26 @@ class PyavVideo(Video):
                     yield packet
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
+        return self.shrunk(numbers, lambda frames: frames)
+
+    def shrunk(self, numbers: Sequence[int], shrink: Shrink) -> Tensor:
+        """In one go, for every call begins at the start of the file."""
         self._check(numbers, max(numbers, default=0) + 1)
         wanted, last, number = set(numbers), max(numbers), -1
         found: dict[int, Tensor] = {}
+        sizes: set[tuple[int, ...]] = set()
         with self._named_errors():
             for number, frame in self._numbered_from(min(numbers)):
                 if number in wanted:
-                    found[number] = torch.from_numpy(self.picture(frame))  # [H,W,C]
+                    picture = torch.from_numpy(self.picture(frame))  # [H,W,C]
+                    sizes.add(tuple(picture.shape[:2]))
+                    found[number] = shrink(picture[None])[0]
                 if number >= last:
                     break
         if len(found) < len(wanted):
             self._check(numbers, number + 1)
             raise VideoError(self.path, f"frame {min(wanted - set(found))} cannot be decoded")
-        if len(sizes := {tuple(image.shape[:2]) for image in found.values()}) > 1:
+        if len(sizes) > 1:
             raise VideoError(self.path, f"its frames differ in size: {sorted(sizes)} (height, width)")
         return torch.stack([found[number] for number in numbers])  # [T,H,W,C]
 
