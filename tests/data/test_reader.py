@@ -84,6 +84,13 @@ def test_auto_goes_on_to_the_next_reader(tmp_path):
     assert frames.float().mean((1, 2, 3)).tolist() == pytest.approx([60, 10], abs=2)
 
 
+@pytest.mark.parametrize("reader", ["auto", *available_readers()])
+def test_a_colon_in_a_name(videos, tmp_path, monkeypatch, reader):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30:00.mp4").write_bytes((videos.parent / "0.mp4").read_bytes())
+    assert len(read_frames("12:30:00.mp4", [0, 1], reader)) == 2
+
+
 def test_unknown_reader(videos):
     with pytest.raises(ValueError, match=r"auto or one of .*, got 'opencv'"):
         open_video(videos.parent / "0.mp4", "opencv")

@@ -19,10 +19,10 @@ from tubelet.data.bad_videos import BadVideos
 from tubelet.data.dataset import Batch, EvaluationVideos, TrainingVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import check_reader
+from tubelet.data.remarks import remarks
 from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_batch, trainer_position
 from tubelet.data.sampling import Kind, Pad, Sampling
 from tubelet.data.transforms import Preprocess
-from tubelet.data.unverified import advice
 from tubelet.data.worker import check_room, keep_memory
 from tubelet.masking import MaskGenerator
 
@@ -139,12 +139,9 @@ class VideoDataModule(L.LightningDataModule):
         for split in splits:
             if split in self.paths and split not in self.datasets:
                 self.datasets[split] = self._dataset(split, Manifest.read(self.paths[split]))
-                if (
-                    split == "train"
-                    and self._rank == 0
-                    and (line := advice(self.datasets[split].manifest, self.paths[split]))
-                ):
-                    log.info(line)
+                if split == "train" and self._rank == 0:
+                    for line in remarks(self.datasets[split].manifest, self.paths[split]):
+                        log.info(line)
 
     def state_dict(self) -> dict[str, int]:
         """What the order of the samples depends on."""

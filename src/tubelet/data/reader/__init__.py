@@ -156,6 +156,8 @@ def frame_times(path: str | os.PathLike[str]) -> np.ndarray | None:
 def _first_to_succeed(path: str | os.PathLike[str], reader: str, use: Callable[[Video], T]) -> T:
     check_reader(reader)
     file = os.fspath(path)
+    if ":" in file:
+        file = os.path.abspath(file)  # to FFmpeg 12:30.mp4 is an address on the network
     if not os.path.exists(file):
         raise VideoError(path, "no such file")
     if os.path.isdir(file):

@@ -1,8 +1,10 @@
-"""What to say of a training list that `tubelet verify` has not seen."""
+"""What to say of a training list before training: that nobody has verified it, that its labels start with 1."""
 
 from __future__ import annotations
 
 import os
+
+import pyarrow.compute as pc
 
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import VideoError
@@ -12,8 +14,23 @@ _SAMPLES = 8
 _PIXELS_PER_SECOND = 100e6  # of one core that decodes H.264 and compares readers
 
 
-def advice(manifest: Manifest, path: str) -> str | None:
-    """One line that names what verifying would cost; None if every video has been verified."""
+def remarks(manifest: Manifest, path: str) -> list[str]:
+    """One line for each."""
+    return [line for line in (_unverified(manifest, path), _labels_from_one(manifest, path)) if line]
+
+
+def _labels_from_one(manifest: Manifest, path: str) -> str | None:
+    least = pc.min(manifest.table["label"]).as_py()
+    if not least or (manifest.root / "labels.txt").is_file():
+        return None
+    return (
+        f"the labels of {path} start with {least}: classes are numbered from 0, so classes 0 to {least - 1} have no "
+        "video. Subtract it from every label, or name the classes in labels.txt beside it"
+    )
+
+
+def _unverified(manifest: Manifest, path: str) -> str | None:
+    """What verifying would cost; None if every video has been verified."""
     unknown = manifest.table["status"].null_count
     if not unknown:
         return None
