@@ -1,8 +1,9 @@
 """File and frame numbers -> uint8 [T,H,W,C] in RGB: decord, torchcodec or PyAV behind one function.
 
 Frame n is the n-th frame that decoding from the start gives, upright as a player shows it: PyAV doing so (`pyav`) is
-the referee. decord and torchcodec seek, and on some files end up elsewhere; `tubelet verify` finds out and writes the
-manifest's `reader` column. A directory of numbered images is a video too.
+the referee. The others seek, and on some kinds of files end up elsewhere: "auto" looks at the kind of each file
+(`tubelet.data.reader.kind`) and uses only readers that are right on it. `tubelet verify` also compares their frames and
+writes the manifest's `reader` column. A directory of numbered images is a video too.
 
 Decoders are imported and files are opened only in the process that reads them (decord deadlocks when a reader crosses a
 fork, dmlc/decord#294), each with one thread, since the loader's workers already use every core.
@@ -48,11 +49,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READERS = ("decord", "torchcodec", "pyav")
-"""In order of preference: `reader="auto"` takes the first that loads, and the next for a file it cannot read."""
+"""In order of preference: `reader="auto"` takes the first that loads and is right on files of this kind, and the next
+where it fails.
+"""
 
 VERIFIED_READERS = ("decord", "torchcodec", "pyav_seek", "pyav")
 """What a manifest's `reader` column may name, quickest first; `pyav` is right by definition, the others must prove it
-file by file, and `pyav_seek` is not used on a file where it did not.
+file by file.
 """
 
 _OPENERS: dict[str, Callable[[str], Video]] = {

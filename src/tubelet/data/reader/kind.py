@@ -18,7 +18,7 @@ import numpy as np
 from tubelet.data.reader.pyav import PyavVideo
 
 _SEEKABLE = ("mov", "matroska")  # FFmpeg's names of mp4 and mov, mkv and webm: each packet says when it is shown
-_PLAIN_CODECS = (
+_PLAIN_CODECS = {
     "h264",
     "hevc",
     "vp8",
@@ -30,7 +30,8 @@ _PLAIN_CODECS = (
     "huffyuv",
     "ffv1",
     "rawvideo",
-)
+}
+_AVI_SKIPS = 3  # frames that recorders count in an avi's header and leave out at its beginning
 _PROGRESSIVE = 1  # of AVFieldOrder; 0: not known
 _SLICE, _IDR = 1, 5  # units of H.264: an ordinary slice, and one that starts afresh
 
@@ -114,8 +115,10 @@ class _Packets:
 def _right_readers(video: PyavVideo, packets: _Packets) -> tuple[str, ...]:
     stream, context = video.stream, video.stream.codec_context
     family = video.container.format.name.split(",")[0]
-    whole = packets.first_is_key and not packets.corrupt and packets.count >= stream.frames
-    if not whole or not packets.are_timed or packets.partial_keys or _is_interlaced(video):
+    counted = packets.count + (_AVI_SKIPS if family == "avi" else 0)
+    whole = packets.first_is_key and not packets.corrupt and counted >= stream.frames
+    opaque = context.name == "h264" and family in _SEEKABLE and _nal_length(stream) is None
+    if not whole or not packets.are_timed or packets.partial_keys or opaque or _is_interlaced(video):
         return ("pyav",)
     # B-frames, yet shown in the order of decoding: AVI and what is copied from it give their packets wrong times
     delayed = bool(context.has_b_frames)

@@ -134,7 +134,7 @@ class PyavVideo(Video):
 
 class SeekingPyavVideo(PyavVideo):
     """Starts at the key frame before the first frame wanted: quick, but wrong where a key frame does not start afresh
-    (intra refresh) or packets lack their time (H.264 in AVI). For files that `verify` found it right on.
+    (intra refresh) or packets have wrong times (AVI): tubelet.data.reader.kind knows where it is right.
     """
 
     @cached_property
