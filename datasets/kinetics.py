@@ -17,7 +17,8 @@ from typing import Annotated
 
 import typer
 
-from tubelet.videos.prepare import Listed, find_file, find_videos, official_labels, run_script, write_data_set
+from tubelet.videos.find import find_videos, stem
+from tubelet.videos.prepare import Listed, find_file, official_labels, run_script, write_data_set
 
 SPLITS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
 
@@ -42,7 +43,7 @@ def main(
             label = row.get("label") or None
             if label is not None and label not in numbers:
                 raise ValueError(f"{label!r}, in the {split} list, is not a class of Kinetics-{number}: see --classes")
-            name = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}"
+            name = f"{row['youtube_id']}_{seconds(row, 'time_start'):06d}_{seconds(row, 'time_end'):06d}"
             file = videos.get(name) or videos.get(row["youtube_id"])
             found.append(Listed(name, file, None if label is None else numbers[label]))
         return found
@@ -70,11 +71,19 @@ def read_list(raw_dir: Path, split: str) -> list[dict[str, str]]:
     return rows
 
 
+def seconds(row: dict[str, str], column: str) -> int:
+    """Some lists write 12.0 for 12."""
+    try:
+        return int(float(row[column]))
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"video {row['youtube_id']}: {column} is no number of seconds: {row[column]!r}") from None
+
+
 def index_videos(raw_dir: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in find_videos(raw_dir):
-        if file.stem not in found or file.parent.name.startswith("replacement"):
-            found[file.stem] = file
+        if stem(file) not in found or file.parent.name.startswith("replacement"):
+            found[stem(file)] = file
     return found
 
 

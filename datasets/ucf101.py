@@ -1,7 +1,7 @@
 """UCF101, an official split: python datasets/ucf101.py RAW_DIR OUT_DIR [--split 1|2|3]
 
 RAW_DIR holds what https://www.crcv.ucf.edu/data/UCF101.php offers, unpacked:
-    UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi ...       (UCF101.rar; or the same re-encoded)
+    UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi ...       (UCF101.rar; or re-encoded, or folders of frames)
     ucfTrainTestlist/{classInd,trainlist01,testlist01,...}.txt    (UCF101TrainTestSplits-RecognitionTask.zip)
 UCF101 has no validation split: val.csv and test.csv both list the official test videos, as VideoMAE does.
 """
@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from tubelet.videos.prepare import Listed, by_stem, find_file, official_labels, run_script, write_data_set
+from tubelet.videos.find import by_stem
+from tubelet.videos.prepare import Listed, find_file, official_labels, run_script, write_data_set
 
 
 def main(

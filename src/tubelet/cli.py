@@ -116,7 +116,7 @@ def convert(
 
 ManifestFile = Annotated[Path, typer.Argument(help="CSV with a `path` column, or a list of `path label` lines")]
 Workers = Annotated[int | None, typer.Option(help="processes; default: one for each core")]
-Limit = Annotated[float, typer.Option(help="seconds a decoder may take over one video before it is killed")]
+Limit = Annotated[float, typer.Option(help="seconds without a new frame after which a decoder is killed")]
 Shard = Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts, i from 0 to n - 1")]
 
 

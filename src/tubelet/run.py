@@ -105,7 +105,7 @@ def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
     masking = None
     if target_of(config["method"]["_target_"]).masked:
         masking = build_node(config["masking"], where="masking")
-        model.encoder.check_masking(masking)
+        model.check_masking(masking)
     if config["weights"] is not None:  # what is only evaluated must be all there
         new_task, trust = config["stage"] == "fit", packages_of(config)
         start_from(model, config["weights"], new_task, node=config["model"], trust=trust)

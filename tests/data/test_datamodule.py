@@ -93,6 +93,41 @@ def test_sizes_and_mistakes(videos, tmp_path):
         datamodule(videos, tmp_path, reader="opencv")
 
 
+def test_unverified_training_videos_name_the_price_of_verifying(videos, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        datamodule(videos, tmp_path)
+    (line,) = [record.message for record in caplog.records if "not verified" in record.message]
+    assert line.startswith(f"6 of 6 videos of {videos} are not verified")
+    assert "tubelet verify" in line
+    assert " s on " in line
+    caplog.clear()
+    (tmp_path / "v.csv").write_text(f"path,status\n{videos.parent / '0.mp4'},ok\n")
+    with caplog.at_level(logging.INFO):
+        datamodule(videos, tmp_path, train=str(tmp_path / "v.csv"), batch_size=1)
+    assert "not verified" not in caplog.text
+
+
+def test_labels_that_start_with_one_are_remarked_on(videos, tmp_path, caplog):
+    (tmp_path / "t.csv").write_text(f"path,label\n{videos.parent}/0.mp4,1\n{videos.parent}/1.mp4,2\n")
+    with caplog.at_level(logging.INFO):
+        datamodule(videos, tmp_path, train=str(tmp_path / "t.csv"))
+    assert "t.csv start with 1: classes are numbered from 0" in caplog.text
+
+
+def test_a_small_shared_memory_is_said_at_once(videos, tmp_path, monkeypatch):
+    free = SimpleNamespace(free=20_000)
+    monkeypatch.setattr("tubelet.data.worker.shutil.disk_usage", lambda path: free)
+    message = r"/dev/shm has 0 MB free, and data.num_workers=2 needs 0 MB .*--shm-size"
+    for loader in ("train_dataloader", "val_dataloader"):
+        with pytest.raises(ValueError, match=message):  # 2 workers x 2 clips x 3 x 4 x 32 x 32 bytes
+            getattr(datamodule(videos, tmp_path, num_workers=2), loader)()
+        getattr(datamodule(videos, tmp_path, num_workers=0), loader)()
+    free.free = 2 * 2 * 3 * 4 * 32 * 32
+    datamodule(videos, tmp_path, num_workers=2).train_dataloader()
+    with pytest.raises(ValueError, match=message):
+        datamodule(videos, tmp_path, num_workers=2, repeats=2).train_dataloader()
+
+
 def test_prepare_runs_before_anything_is_read(videos, tmp_path):
     target = tmp_path / "made" / "videos.csv"
 

@@ -49,6 +49,80 @@ def test_errors_name_file_and_line(tmp_path, text, message):
         read(tmp_path, text)
 
 
+LISTS = {
+    "quotes": '"a b.mp4" 0\n"c.mp4" 1\n',
+    "commas": "a b.mp4,0\nc.mp4,1\n",
+    "a comma and a blank": "a b.mp4, 0\nc.mp4, 1\n",
+    "quotes and commas": '"a b.mp4",0\n"c.mp4",1\n',
+    "tabs": "a b.mp4\t0\nc.mp4\t1\n",
+    "frames": "a b.mp4 40 0\nc.mp4 12 1\n",
+    "empty lines": "a b.mp4 0\n\nc.mp4 1\n\n\n",
+    "blanks in the header": "path, label\na b.mp4, 0\nc.mp4, 1\n",
+    "capitals in the header": "Path,LABEL\na b.mp4,0\nc.mp4,1\n",
+    "a header with tabs": "path\tlabel\na b.mp4\t0\nc.mp4\t1\n",
+    "a header with semicolons": "label;path\r\n0;a b.mp4\r\n1;c.mp4\r\n",
+    "labels of pandas": "path,label\na b.mp4,0.0\nc.mp4,1.0\n",
+    "a byte order mark": "\ufeffpath,label\na b.mp4,0\nc.mp4,1\n",
+}
+
+
+@pytest.mark.parametrize("text", LISTS.values(), ids=LISTS)
+def test_lists_as_others_write_them(tmp_path, text):
+    manifest = read(tmp_path, text)
+    assert [manifest.record(i) for i in range(len(manifest))] == [
+        Record(str(tmp_path / "a b.mp4"), 0),
+        Record(str(tmp_path / "c.mp4"), 1),
+    ]
+
+
+def test_a_number_in_a_path_stays_there_if_there_is_such_a_file(tmp_path):
+    (tmp_path / "take 12").touch()
+    manifest = read(tmp_path, "take 12 0\ntake 13 1\n")
+    assert Path(manifest.record(1).path).name == "take 13"
+
+
+@pytest.mark.parametrize("text", ["path,label\na.mp4,run\nb.mp4,jump up\n", "a.mp4 run\nb.mp4,jump up\n"])
+def test_class_names_as_labels(tmp_path, text):
+    (tmp_path / "labels.txt").write_text("jump up\nrun\n")
+    manifest = read(tmp_path, text)
+    assert [manifest.record(i).label for i in range(2)] == [1, 0]
+    (tmp_path / "labels.txt").write_text("jump\nwalk\n")
+    with pytest.raises(ValueError, match=r"line [12]: .*'(a.mp4 )?run'"):
+        read(tmp_path, text)
+
+
+def test_class_names_without_their_list_say_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"line 2: label must be int64, got 'run': number the classes .* labels.txt"):
+        read(tmp_path, "path,label\na.mp4,run\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,label\na.mp4,0\n\xe9.mp4,0\n", r"line 3: is not UTF-8 \(byte 0xe9\): .* iconv -f latin1"),
+        ("path,label\na.mp4,0\n".encode("utf-16"), r"is UTF-16, save it as UTF-8"),
+        (b"path,label\na.mp4,0\nb.mp4,999999999\n", r"line 3: label 999999999 is no class number"),
+        (b"a.mp4 0\nb.mp4 999999999\n", r"line 2: label 999999999 is no class number"),
+        (b"path,start,end\na.mp4,2,1\n", r"line 2: end must lie behind start, got 2 to 1 seconds"),
+        (b"path,start\na.mp4,-2\n", r"line 2: start must not be negative, got -2"),
+    ],
+)
+def test_what_cannot_be_meant_names_the_line_and_the_remedy(tmp_path, content, message):
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        Manifest.read(tmp_path / "list.csv")
+
+
+def test_home_directories(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    read(tmp_path, "path\n~/videos/a.mp4\n")
+    manifest = Manifest.read("~/list.csv")
+    assert manifest.record(0) == Record(str(tmp_path / "videos" / "a.mp4"))
+    (tmp_path / "out").mkdir()
+    manifest.write(tmp_path / "out" / "moved.csv")
+    assert Manifest.read(tmp_path / "out" / "moved.csv").record(0) == manifest.record(0)
+
+
 def test_missing_manifest(tmp_path):
     with pytest.raises(ValueError, match=r"none.csv: no such manifest"):
         Manifest.read(tmp_path / "none.csv")

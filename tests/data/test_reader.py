@@ -40,6 +40,14 @@ def test_frames_are_those_asked_for(videos, reader):
     assert difference.max() <= 2
 
 
+@pytest.mark.parametrize("reader", available_readers())
+def test_frames_come_in_the_order_asked_for(videos, reader):
+    """As the clips of a segmented test video: each frame once, but not in the order of the file."""
+    numbers = [0, 10, 20, 30, 5, 15, 25, 35]
+    frames = read_frames(videos.parent / "0.mp4", numbers, reader)
+    assert frames[:, 4, 4].float().mean(1).tolist() == pytest.approx([20 + 5 * n for n in numbers], abs=2)
+
+
 @pytest.mark.parametrize("reader", ["auto", *available_readers()])
 def test_counts(videos, reader):
     assert [count_frames(videos.parent / f"{i}.mp4", reader) for i in range(6)] == VIDEO_FRAMES
@@ -74,6 +82,13 @@ def test_auto_goes_on_to_the_next_reader(tmp_path):
     frames = read_frames(tmp_path / "narrow.mp4", [6, 1])  # 48 wide: more than decord 0.6 can do
     assert frames.shape == (2, 64, 48, 3)
     assert frames.float().mean((1, 2, 3)).tolist() == pytest.approx([60, 10], abs=2)
+
+
+@pytest.mark.parametrize("reader", ["auto", *available_readers()])
+def test_a_colon_in_a_name(videos, tmp_path, monkeypatch, reader):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30:00.mp4").write_bytes((videos.parent / "0.mp4").read_bytes())
+    assert len(read_frames("12:30:00.mp4", [0, 1], reader)) == 2
 
 
 def test_unknown_reader(videos):
@@ -151,6 +166,28 @@ def test_a_directory_of_numbered_images(tmp_path, reader):
     (tmp_path / "frame07.png").rename(tmp_path / "flow_7.png")
     with pytest.raises(VideoError, match=r"holds 2 series of images, flow_\* and frame\*"):
         read_frames(tmp_path, [0], reader)
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.tif"])
+def test_grey_frames_of_16_bits_keep_their_levels(tmp_path, name):
+    levels = np.array([[0, 256, 1000], [32768, 65535, 255]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / name)
+    assert read_frames(tmp_path, [0])[0, :, :, 0].tolist() == [[0, 1, 3], [128, 255, 0]]
+    Image.fromarray(levels.astype(np.float32)).save(tmp_path / "1.tif")
+    if name == "0.tif":
+        with pytest.raises(VideoError, match=r"1.tif: holds floating-point numbers"):
+            read_frames(tmp_path, [1])
+
+
+def test_images_are_upright(tmp_path):
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, :24] = 200  # bright on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: a quarter clockwise to be upright
+    Image.fromarray(image).save(tmp_path / "0.jpg", exif=exif)
+    frame = read_frames(tmp_path, [0])[0]
+    assert frame.shape == (48, 32, 3)
+    assert frame[:20].float().mean() > 190 > 10 > frame[-20:].float().mean()
 
 
 def test_auto_says_once_what_it_takes_and_why_not_the_others(monkeypatch, caplog):

@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
 from tubelet.data.randomness import generator
-from tubelet.data.sampling import Sampling, centre, dense, dense_views, segment_views, segments
+from tubelet.data.sampling import Sampling, centre, dense, dense_views, on_show, segment_views, segments, span
 
 
 def test_centre():
@@ -84,3 +85,25 @@ def test_settings_are_checked():
         Sampling(fps=0)
     with pytest.raises(ValueError, match="stride must be positive, got 0"):
         centre(5, 4, 0)
+
+
+def test_times_of_a_variable_frame_rate():
+    times = np.array([0, 0.1, 0.2, 0.9, 1.0])  # frame 2 is on show until 0.9
+    assert on_show(times, 5) == [0, 2, 2, 2, 2, 4]
+    assert on_show(times + 3, 5) == [0, 2, 2, 2, 2, 4]
+    assert Sampling(fps=5).views(5, 4.0, 3, 2, times) == [[0, 2, 2], [2, 2, 4]]
+    assert Sampling(fps=5).draw(5, 4.0, 6, generator(0), times) == [0, 2, 2, 2, 2, 4]
+    assert Sampling(stride=2).views(5, 4.0, 3, 1, times) == [[0, 2, 4]]  # a stride counts frames
+
+
+def test_the_frames_of_a_segment():
+    assert span(100, 25.0, None, None) == (0, 100)
+    assert span(100, 25.0, 1.0, 2.0) == (25, 50)
+    assert span(100, 30.0, 0.033, 0.1) == (1, 3)  # 1/30 and 3/30
+    assert span(100, 25.0, 3.0, None) == (75, 100)
+    assert span(100, 25.0, None, 9.0) == (0, 100)
+    assert span(5, 4.0, 0.2, 0.95, np.array([0, 0.1, 0.2, 0.9, 1.0])) == (2, 4)
+    with pytest.raises(ValueError, match=r"has no frame from second 4 to 5: its 100 frames end at 3.96"):
+        span(100, 25.0, 4.0, 5.0)
+    with pytest.raises(ValueError, match="no frame rate is known: fill its fps column"):
+        span(100, 0.0, 4.0, 5.0)

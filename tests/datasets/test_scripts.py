@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from small_videos import video_frame, write_video
 from tubelet.clip import ClipGrid
@@ -221,6 +222,163 @@ def test_folders(tmp_path, put):
     script("folder")(tmp_path / "flat", tmp_path / "flat_out", 0.1, 0)
     assert listed(tmp_path / "flat_out", "train") == [("a.mp4", None)]
     assert not (tmp_path / "flat_out" / "labels.txt").exists()
+
+
+def test_folders_pass_over_what_is_no_video_and_say_why(tmp_path, put, capsys):
+    raw = tmp_path / "raw"
+    put(raw / "run" / "x.mp4")
+    for name in ("run/a.mp4", "run/b.mts", "walk/a.mp4", "film/a.GIF"):
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).write_bytes((raw / "run" / "x.mp4").read_bytes())
+    (raw / "__MACOSX" / "run").mkdir(parents=True)
+    (raw / "__MACOSX" / "run" / "._a.mp4").write_text("x")
+    (raw / "run" / "._b.mp4").write_text("x")
+    (raw / "run" / "up").symlink_to("..")
+    (raw / "also_walk").symlink_to("walk")
+    (raw / "walk" / "notes.txt").write_text("x")
+    (raw / "empty").mkdir()
+    script("folder")(raw, tmp_path / "out", 0.0, 0)
+    assert listed(tmp_path / "out", "train") == [("a.GIF", 0), ("a.mp4", 1), ("b.mts", 1), ("x.mp4", 1), ("a.mp4", 2)]
+    assert (tmp_path / "out" / "labels.txt").read_text() == "film\nrun\nwalk\n"
+    printed = capsys.readouterr().out
+    for line in (
+        f"passed over: 1 hidden folders and those of archives or systems ({raw / '__MACOSX'})",
+        f"passed over: 1 hidden files ({raw / 'run' / '._b.mp4'})",
+        f"passed over: 2 folders that are listed already, through a link (such as {raw / 'also_walk'})",
+        f"passed over: 1 with another extension than those of videos ({raw / 'walk' / 'notes.txt'})",
+        "the extensions: .txt 1",
+        f"no video in 2 folders of {raw}, so no classes: also_walk, empty",
+    ):
+        assert line in printed
+
+
+def test_folders_of_splits_by_other_names(tmp_path, put, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name in ("Training/run/a.mp4", "validation/run/b.mp4", "testing/run/c.mp4", "extra/run/d.mp4"):
+        put(raw / name)
+    script("folder")(raw, out, 0.1, 0)
+    assert [listed(out, split) for split in ("train", "val", "test")] == [[(f"{c}.mp4", 0)] for c in "abc"]
+    assert "passed over: 1 folders beside Training (such as extra)" in capsys.readouterr().out
+    (raw / "testing").rename(raw / "valid")
+    with pytest.raises(ValueError, match=r"valid and .*validation: both are val, leave one"):
+        script("folder")(raw, out, 0.1, 0)
+    (raw / "valid").rename(raw / ".away")
+    script("folder")(raw, out, 0.1, 0)
+    assert not (out / "test.csv").exists()  # it was of the earlier run
+    assert (out / "test.csv.old").exists()
+    assert "test.csv is of an earlier run" in capsys.readouterr().out
+    only = tmp_path / "only"
+    put(only / "val" / "run" / "a.mp4")
+    with pytest.raises(ValueError, match="only: holds val, but no train folder"):
+        script("folder")(only, out, 0.1, 0)
+
+
+def test_folders_say_what_makes_figures_meaningless(tmp_path, put, capsys):
+    raw = tmp_path / "raw"
+    put(raw / "pool" / "a.mp4")
+    for split in ("train", "val"):
+        (raw / split).mkdir()
+        (raw / split / "run").symlink_to(raw / "pool")
+    (raw / "train" / "walk").mkdir()
+    (raw / "train" / "walk" / "b.mp4").symlink_to(raw / "pool" / "a.mp4")
+    script("folder")(raw, tmp_path / "out", 0.1, 0)
+    printed = capsys.readouterr().out
+    assert "warning: 1 files are listed under two labels" in printed
+    assert "warning: 1 files are in train and in val" in printed
+    put(tmp_path / "few" / "run" / "a.mp4")
+    put(tmp_path / "few" / "run" / "b.mp4")
+    script("folder")(tmp_path / "few", tmp_path / "few_out", 0.1, 0)
+    assert "too few videos for a share of 0.1 in val, all are in train: run" in capsys.readouterr().out
+
+
+def frames(folder):
+    folder.mkdir(parents=True)
+    for number in range(3):
+        Image.fromarray(video_frame(0, number)).save(folder / f"img_{number:05d}.jpg")
+
+
+def test_folders_of_frames(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    for name in ("run/one", "run/two.5", "walk/three"):
+        frames(raw / name)
+    (raw / "walk" / "flow").mkdir()
+    for name in ("x_1.jpg", "y_1.jpg"):
+        (raw / "walk" / "flow" / name).touch()
+    script("folder")(raw, tmp_path / "out", 0.0, 0)
+    manifest = Manifest.read(tmp_path / "out" / "train.csv")
+    assert [Path(manifest.record(i).path).name for i in range(len(manifest))] == ["one", "two.5", "three"]
+    assert "not one video: holds 2 series of images, x_* and y_*" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "ssv2"])
+def test_official_lists_of_extracted_frames(tmp_path, name):
+    raw = tmp_path / "raw"
+    if name == "ucf101":
+        (raw / "lists").mkdir(parents=True)
+        lines = "".join(f"{i} {label}\n" for i, label in enumerate(labels("ucf101"), 1))
+        (raw / "lists" / "classInd.txt").write_text(lines)
+        for split in ("train", "test"):
+            (raw / "lists" / f"{split}list01.txt").write_text("YoYo/v_YoYo_g01_c01.avi 101\n")
+        folder = raw / "frames" / "v_YoYo_g01_c01"
+    elif name == "hmdb51":
+        (raw / "splits").mkdir(parents=True)
+        for label in labels("hmdb51"):
+            line = "a.b.avi 1\nc.avi 2\n" if label == "wave" else ""
+            (raw / "splits" / f"{label}_test_split1.txt").write_text(line)
+        folder = raw / "frames" / "wave" / "a.b"
+        frames(raw / "frames" / "wave" / "c")
+    else:
+        (raw / "labels").mkdir(parents=True)
+        numbers = {label: i for i, label in enumerate(labels("ssv2"))}
+        (raw / "labels" / "labels.json").write_text("\ufeff" + json.dumps(numbers), encoding="utf-8")
+        for split in ("train", "validation"):  # and no test.json
+            entries = [{"id": "7", "template": "Folding [something]"}]
+            (raw / "labels" / f"{split}.json").write_text(json.dumps(entries))
+        folder = raw / "frames" / "7"
+    frames(folder)
+    script(name)(raw, tmp_path / "out")
+    assert Manifest.read(tmp_path / "out" / "train.csv").record(0).path == str(folder)
+
+
+def test_broken_lists_name_the_file(tmp_path, put):
+    raw = tmp_path / "raw"
+    (raw / "labels").mkdir(parents=True)
+    numbers = {label: i for i, label in enumerate(labels("ssv2"))}
+    (raw / "labels" / "labels.json").write_text(json.dumps(numbers))
+    (raw / "labels" / "validation.json").write_text('[{"id": "1", "template": "Folding [something]"}]')
+    (raw / "labels" / "train.json").write_text('[{"id": "1", "templ')
+    with pytest.raises(ValueError, match=r"train.json: is not a whole JSON file, download it again"):
+        script("ssv2")(raw, tmp_path / "out")
+    (raw / "labels" / "train.json").write_text('[{"id": "1"}]')
+    with pytest.raises(ValueError, match=r"train.json: video 1 has no template"):
+        script("ssv2")(raw, tmp_path / "out")
+
+
+def test_kinetics_as_others_write_and_download_it(tmp_path, put):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    header = "label,youtube_id,time_start,time_end\n"
+    (raw / "train.csv").write_text(header + "zumba,abcdefghijk,12.0,22.0\n")
+    (raw / "val.csv").write_text(header + "zumba,bbbbbbbbbbb,1,x\n")
+    put(raw / "abcdefghijk_000012_000022.mp4.webm")
+    with pytest.raises(ValueError, match="video bbbbbbbbbbb: time_end is no number of seconds: 'x'"):
+        script("kinetics")(raw, tmp_path / "out", 400)
+    (raw / "val.csv").write_text(header + "zumba,abcdefghijk,12.0,22.0\n")
+    script("kinetics")(raw, tmp_path / "out", 400)
+    assert listed(tmp_path / "out", "train")[0][0] == "abcdefghijk_000012_000022.mp4.webm"
+
+
+def test_hmdb51_as_it_was_filmed_not_stabilised(tmp_path, put):
+    raw = tmp_path / "raw"
+    (raw / "splits").mkdir(parents=True)
+    for label in labels("hmdb51"):
+        text = "a.avi 1\nb.avi 2\n" if label == "wave" else ""
+        (raw / "splits" / f"{label}_test_split1.txt").write_text(text)
+    for copy in ("hmdb51_org", "hmdb51_sta"):
+        put(raw / copy / "wave" / "a.avi")
+        put(raw / copy / "wave" / "b.avi")
+    script("hmdb51")(raw, tmp_path / "out")
+    assert "hmdb51_org" in Manifest.read(tmp_path / "out" / "train.csv").record(0).path
 
 
 @pytest.mark.parametrize(

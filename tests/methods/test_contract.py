@@ -127,6 +127,10 @@ def test_every_masking(masking: str, trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, f"masking={masking}")
 
 
+def test_the_maps_of_the_cross_decoder(trained: Train, videos: Path) -> None:
+    check_pretraining(trained, videos, "decoder=cross_demo", "decoder.maps=true")
+
+
 @pytest.mark.parametrize("method", LABELLED)
 def test_every_method_that_learns_labels(method: str, trained: Train, videos: Path) -> None:
     pretrained, _ = trained("pretrained", steps=1)
@@ -155,6 +159,10 @@ def test_every_combination_trains_every_parameter(encoder: str, decoder: str, ta
     model = build_model(*shrunk("experiment=demo_pretrain", *names))
     grid, generator = model.grid, torch.Generator().manual_seed(0)
     generate = build(dict(cfg.masking))
+    if masking == "dual" and model.decoder.share < 1:
+        with pytest.raises(ValueError, match="dual masking already chooses"):
+            model.check_masking(generate)
+        return
     mask = Mask.from_hidden(torch.stack([generate(grid, generator=generator) for _ in range(2)]))
     clip = torch.randn(2, 3, grid.frames, grid.height, grid.width, generator=generator)
     output = model.train()(clip, mask)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tubelet.videos.processes import Killed, run_jobs
+from tubelet.videos.processes import Killed, heartbeat, run_jobs
 
 
 def work(job, report):
@@ -32,6 +32,18 @@ def test_hanging_and_crashing_jobs_hurt_only_themselves():
         ("hang", "second", "keeps its decoder busy for more than 1 seconds"),
     ]
     assert time.monotonic() - begin < 60
+
+
+def long_work(job, report):
+    beat = heartbeat(report, "decode", 0.2)
+    for _ in range(30):
+        time.sleep(0.1)
+        beat()
+    return job
+
+
+def test_slow_work_that_makes_progress_is_not_killed():
+    assert list(run_jobs(long_work, [1], workers=1, limit=1.5)) == [(1, 1)]  # it takes 3 s
 
 
 def test_our_own_errors_are_raised():

@@ -138,6 +138,30 @@ def test_two_extensions_of_one_name(raw):
     assert names == {"/x/a.avi": "a.avi.mp4", "/x/a.webm": "a.webm.mp4", "/x/b/c.avi": "b/c.mp4"}
 
 
+def test_every_original_has_a_file_of_its_own(raw):
+    """Also where the new name of one is the old name of another, and where a name has no room for more."""
+    long = [
+        "/x/" + "視" * 82 + ".mp4",
+        "/x/" + "視" * 84 + ".avi",
+        "/x/" + "視" * 84 + "a.y",
+        "/x/" + "é" * 124 + ".webm",
+    ]
+    paths = ["/x/a.avi", "/x/a.webm", "/x/a.avi.mp4", "/x/b.mp4", *long]
+    names = transcode_module._new_names(paths, raw.parent / "new")
+    assert len(set(names.values())) == len(paths)
+    assert names["/x/b.mp4"] == "b.mp4"
+    assert all(len(name.encode()) <= 255 and name.endswith(".mp4") for name in names.values())
+    assert names == transcode_module._new_names(paths, raw.parent / "new")
+
+
+def test_a_long_name_does_not_end_the_job(raw, tmp_path):
+    long = raw / ("視" * 82 + ".mp4")
+    shutil.copy(raw / "a" / "0.mp4", long)
+    (tmp_path / "l.csv").write_text(f"path\n{long}\n{raw / 'a' / '0.mp4'}\n", encoding="utf-8")
+    assert transcode(tmp_path / "l.csv", tmp_path / "small", Settings(), workers=1) == 0
+    assert len(list((tmp_path / "small").rglob("*.mp4"))) == 2
+
+
 def test_thinning_by_hand():
     def at(times, fps):
         return list(thin([(time, number) for number, time in enumerate(times)], fps))

@@ -19,10 +19,11 @@ from tubelet.data.bad_videos import BadVideos
 from tubelet.data.dataset import Batch, EvaluationVideos, TrainingVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import check_reader
+from tubelet.data.remarks import remarks
 from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_batch, trainer_position
 from tubelet.data.sampling import Kind, Pad, Sampling
 from tubelet.data.transforms import Preprocess
-from tubelet.data.worker import keep_memory
+from tubelet.data.worker import check_room, keep_memory
 from tubelet.masking import MaskGenerator
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,9 @@ class VideoDataModule(L.LightningDataModule):
         for split in splits:
             if split in self.paths and split not in self.datasets:
                 self.datasets[split] = self._dataset(split, Manifest.read(self.paths[split]))
+                if split == "train" and self._rank == 0:
+                    for line in remarks(self.datasets[split].manifest, self.paths[split]):
+                        log.info(line)
 
     def state_dict(self) -> dict[str, int]:
         """What the order of the samples depends on."""
@@ -207,6 +211,8 @@ class VideoDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, batches: TrainingBatches | EvaluationBatches) -> DataLoader:
         # torch limits each worker to one thread by itself; no sample depends on the workers' own random state
+        if self.num_workers:
+            check_room(self._batch_bytes(split), self.num_workers, getattr(self.trainer, "num_devices", 1))
         kind = TrainingLoader if split == "train" else EvaluationLoader
         return kind(
             self.datasets[split],
@@ -218,6 +224,13 @@ class VideoDataModule(L.LightningDataModule):
             timeout=self.timeout if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
         )
+
+    def _batch_bytes(self, split: str) -> int:
+        """Of the clips; masks and labels are small beside them."""
+        videos = per_device_batch(self.batch_size, self._ranks, self.accumulate)
+        dataset = self.datasets[split]
+        clips = max(videos, dataset.views) if isinstance(dataset, EvaluationVideos) else videos * self.repeats
+        return clips * 3 * self.grid.frames * self.grid.height * self.grid.width
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """A batch out of order would make a resumed run another run, silently: refuse it."""

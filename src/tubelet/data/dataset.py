@@ -14,10 +14,10 @@ from tubelet.data.bad_videos import BadVideos
 from tubelet.data.crops import draw
 from tubelet.data.manifest import Manifest, Record
 from tubelet.data.randomness import generator
-from tubelet.data.reader import Video, VideoError, check_reader, read_clip
+from tubelet.data.reader import Shrink, Video, VideoError, check_reader, frame_times, read_clip
 from tubelet.data.sampler import Slot
-from tubelet.data.sampling import Sampling
-from tubelet.data.transforms import flip, resize_views
+from tubelet.data.sampling import Sampling, Times, span
+from tubelet.data.transforms import flip, view_shrinker
 from tubelet.masking import Mask, MaskGenerator
 
 NO_LABEL = -1
@@ -112,15 +112,25 @@ class _Videos(torch.utils.data.Dataset[Sample | None]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def _read(self, record: Record, choose: Callable[[int, float], list[int]]) -> Tensor:
-        """uint8 [T,H,W,C] at the file's size: the frames chosen on seeing (frames in the file, frames per second)."""
+    def _read(
+        self, record: Record, choose: Callable[[int, float, Times], list[int]], shrink: Shrink | None = None
+    ) -> Tensor:
+        """uint8 [T,H,W,C] at the file's size, or what `shrink` makes of it: the frames chosen on seeing (frames, frames
+        per second, times) of the record's segment.
+        """
         if record.status not in (None, "ok"):
             raise VideoError(record.path, record.status)
 
         def numbers(video: Video) -> list[int]:
-            return choose(record.num_frames or video.num_frames, record.fps or video.fps)
+            whole, fps, times = record.num_frames or video.num_frames, record.fps or video.fps, None
+            if record.start is None and record.end is None and self.sampling.fps is None:
+                return choose(whole, fps, None)
+            times = frame_times(record.path)
+            first, end = span(whole, fps, record.start, record.end, times)
+            chosen = choose(end - first, fps, None if times is None else times[first:end])
+            return [first + number for number in chosen]
 
-        return read_clip(record.path, numbers, record.reader or self.reader)
+        return read_clip(record.path, numbers, record.reader or self.reader, shrink)
 
     def _sample(self, views: list[Tensor], record: Record, epoch: int, index: int) -> Sample:
         """views: R times uint8 [T,h,w,C]"""
@@ -189,9 +199,9 @@ class TrainingVideos(_Videos):
     def decode(self, record: Record, epoch: int, index: int) -> Tensor:
         """uint8 [T,H,W,C] at the file's size: the frames this slot takes of `record`. Raises VideoError."""
 
-        def choose(num_frames: int, fps: float) -> list[int]:
+        def choose(num_frames: int, fps: float, times: Times) -> list[int]:
             start = generator(self.seed, epoch, index, "start")
-            return self.sampling.draw(num_frames, fps, self.grid.frames, start)
+            return self.sampling.draw(num_frames, fps, self.grid.frames, start, times)
 
         return self._read(record, choose)
 
@@ -237,17 +247,17 @@ class EvaluationVideos(_Videos):
         epoch, index = slot
         record = self.manifest.record(index)
         try:
-            frames = self._read(record, self._choose)  # [clips*T,H,W,C]
+            shrink = view_shrinker(self.size, self.short_side, self.crops)
+            frames = self._read(record, self._choose, shrink)  # [clips*T,crops,h,w,C]
         except VideoError as error:
             if self.bad_videos is None:
                 raise
             self.bad_videos.add(error)
             return None
-        crops = resize_views(frames, self.size, self.short_side, self.crops)  # of [clips*T,h,w,C]
-        clips = [crop.unflatten(0, (self.clips, -1)) for crop in crops]
-        views = [crop[clip] for clip in range(self.clips) for crop in clips]
+        clips = frames.unflatten(0, (self.clips, -1))  # [clips,T,crops,h,w,C]
+        views = [clip[:, crop] for clip in clips for crop in range(self.crops)]
         return self._sample(views, record, epoch, index)
 
-    def _choose(self, num_frames: int, fps: float) -> list[int]:
-        clips = self.sampling.views(num_frames, fps, self.grid.frames, self.clips)
+    def _choose(self, num_frames: int, fps: float, times: Times) -> list[int]:
+        clips = self.sampling.views(num_frames, fps, self.grid.frames, self.clips, times)
         return [number for clip in clips for number in clip]

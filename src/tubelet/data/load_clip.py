@@ -8,8 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from tubelet.clip import ClipGrid
-from tubelet.data.reader import read_clip
-from tubelet.data.transforms import Preprocess, resize_centre
+from tubelet.data.reader import Video, frame_times, read_clip
+from tubelet.data.transforms import Preprocess, view_shrinker
 
 
 class Sees(Protocol):
@@ -29,6 +29,11 @@ def load_clip(video: str | PathLike[str], model: Sees, stride: int | None = None
     """
     grid = model.grid
     sampling = model.preprocess.frames(stride)
-    frames = read_clip(video, lambda v: sampling.views(v.num_frames, v.fps, grid.frames, 1)[0], reader)
-    clip = resize_centre(frames, (grid.height, grid.width), model.preprocess.short_side)  # [T,h,w,C]
-    return model.preprocess.normalise(clip.permute(3, 0, 1, 2)[None])  # [1,C,T,h,w]
+
+    def choose(opened: Video) -> list[int]:
+        times = frame_times(opened.path) if sampling.fps else None
+        return sampling.views(opened.num_frames, opened.fps, grid.frames, 1, times)[0]
+
+    shrink = view_shrinker((grid.height, grid.width), model.preprocess.short_side, 1)
+    clip = read_clip(video, choose, reader, shrink)  # [T,1,h,w,C]
+    return model.preprocess.normalise(clip.permute(1, 4, 0, 2, 3))  # [1,C,T,h,w]

@@ -1,14 +1,13 @@
 """A manifest lists the videos of a data set: one line a video, kept in Arrow columns, never in Python lists of strings.
 
-Two text formats are read. Our own is a CSV with a header: `path` is required, every other column of `COLUMNS` optional
-(an empty cell means unknown). The other is the headerless list `path label` that VideoMAE's users have, in which the
-label is the last token, so that a path may hold spaces; label -1 means none. Paths are absolute or relative to the
-manifest. A `labels.txt` beside the manifest names the classes, one a line.
+Our own format is a CSV with a header: `path` is required, every other column of `COLUMNS` optional (an empty cell means
+unknown). The headerless lists `path label` that VideoMAE's users have are read too, in which the label is the last
+token, so that a path may hold spaces; `tubelet.data.manifest_text` knows these and their variants. Paths are absolute,
+relative to the manifest, or begin with ~. A `labels.txt` beside the manifest names the classes, one a line.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,19 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from tubelet.data.manifest_text import COLUMNS, complete, parse, read_text
 from tubelet.data.memory_map import open_mapped, parsed_copy
 
-COLUMNS: dict[str, pa.DataType] = {
-    "path": pa.string(),
-    "label": pa.int64(),  # class number from 0; empty or -1: none
-    "num_frames": pa.int64(),  # frames that can be decoded, not what the container claims
-    "fps": pa.float64(),
-    "height": pa.int64(),
-    "width": pa.int64(),
-    "status": pa.string(),  # "ok", or why the file cannot be used
-    "reader": pa.string(),  # the reader whose frames are right for this file
-}
-SCHEMA = pa.schema(list(COLUMNS.items()))
+__all__ = ["COLUMNS", "Manifest", "Record"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +30,8 @@ class Record:
 
     path: str
     label: int | None = None
+    start: float | None = None
+    end: float | None = None
     num_frames: int | None = None
     fps: float | None = None
     height: int | None = None
@@ -61,10 +53,10 @@ class Manifest:
     @classmethod
     def read(cls, path: str | Path) -> Manifest:
         """Raises ValueError naming the file, and the line if a line is at fault."""
-        file = Path(path).absolute()
+        file = Path(path).expanduser().absolute()
         if not file.is_file():
             raise ValueError(f"{file}: no such manifest")
-        return cls(file.parent, *parsed_copy(file, _parse))
+        return cls(file.parent, *parsed_copy(file, parse))
 
     @classmethod
     def from_columns(cls, root: str | Path, columns: Mapping[str, Sequence[Any]]) -> Manifest:
@@ -72,7 +64,7 @@ class Manifest:
         if unknown := set(columns) - set(COLUMNS):
             raise ValueError(f"unknown manifest columns {sorted(unknown)}; known are {list(COLUMNS)}")
         table = pa.table({name: pa.array(values, COLUMNS[name]) for name, values in columns.items()})
-        return cls(Path(root).absolute(), _complete(table))
+        return cls(Path(root).absolute(), complete(table))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A large table goes to another process as the name of its file."""
@@ -85,7 +77,8 @@ class Manifest:
 
     def record(self, i: int) -> Record:
         values = {name: self.table[name][i].as_py() for name in COLUMNS}
-        return Record(**{**values, "path": os.path.join(self.root, values["path"])})
+        path = os.path.expanduser(values["path"]) if values["path"].startswith("~") else values["path"]
+        return Record(**{**values, "path": os.path.join(self.root, path)})
 
     def write(self, path: str | Path) -> None:
         """Write our own format, atomically; columns without a single value are left out."""
@@ -94,7 +87,7 @@ class Manifest:
         if file.parent != self.root:  # relative paths must go on meaning the same files
             prefix = os.path.relpath(self.root, file.parent)
             moved = pc.binary_join_element_wise(prefix, table["path"], "/")
-            kept = pc.if_else(pc.starts_with(table["path"], "/"), table["path"], moved)
+            kept = pc.if_else(pc.match_substring_regex(table["path"], "^(/|~)"), table["path"], moved)
             table = table.set_column(0, "path", kept)
         filled = [name for name in COLUMNS if name == "path" or table[name].null_count < len(table)]
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
@@ -109,7 +102,7 @@ class Manifest:
         file = self.root / "labels.txt"
         if not file.is_file():
             return None
-        names = file.read_text(encoding="utf-8").splitlines()
+        names = read_text(file).splitlines()
         if self.num_classes > len(names):
             raise ValueError(
                 f"{file}: names {len(names)} classes, but the manifest beside it has label {self.num_classes - 1}"
@@ -125,87 +118,3 @@ class Manifest:
 
 def _open(root: Path, mapped: Path) -> Manifest:
     return Manifest(root, open_mapped(mapped), mapped)
-
-
-def _parse(file: Path) -> pa.Table:
-    table = _read_own(file) if "path" in _header(file) else _read_list(file)
-    if len(table) == 0:
-        raise ValueError(f"{file}: lists no video")
-    return table
-
-
-def _header(file: Path) -> list[str]:
-    with open(file, encoding="utf-8-sig", errors="replace", newline="") as lines:
-        return next(csv.reader(lines), [])
-
-
-def _read_own(file: Path) -> pa.Table:
-    if unknown := set(_header(file)) - set(COLUMNS):
-        raise ValueError(f"{file}: unknown columns {sorted(unknown)}; known are {list(COLUMNS)}")
-    options = pacsv.ConvertOptions(column_types=COLUMNS, null_values=[""], strings_can_be_null=True)
-    try:
-        table = pacsv.read_csv(file, convert_options=options)
-    except pa.ArrowInvalid as error:
-        raise ValueError(_first_bad_line(file) or f"{file}: {error}") from error
-    table = _complete(table)
-    if table["path"].null_count or _too_small(table):
-        raise ValueError(_first_bad_line(file))
-    return table
-
-
-def _too_small(table: pa.Table) -> bool:
-    label, num_frames = pc.min(table["label"]).as_py(), pc.min(table["num_frames"]).as_py()
-    return (label is not None and label < 0) or (num_frames is not None and num_frames < 0)
-
-
-def _first_bad_line(file: Path) -> str | None:
-    """Slow and in words: what the Arrow parser, which does not count lines, has stumbled upon."""
-    with open(file, encoding="utf-8-sig", newline="") as lines:
-        rows = csv.reader(lines)
-        header = next(rows)
-        for row in rows:
-            where = f"{file}, line {rows.line_num}"
-            if row and len(row) != len(header):
-                return f"{where}: {len(row)} cells under a header of {len(header)}"
-            for name, cell in zip(header, row, strict=False):
-                if name == "path" and not cell:
-                    return f"{where}: the path is empty"
-                if name in ("label", "num_frames") and cell.startswith("-") and (name, cell) != ("label", "-1"):
-                    return f"{where}: {name} must not be negative, got {cell}"
-                try:
-                    pa.array([cell or None]).cast(COLUMNS[name])
-                except pa.ArrowInvalid:
-                    return f"{where}: {name} must be {COLUMNS[name]}, got {cell!r}"
-    return None
-
-
-def _read_list(file: Path) -> pa.Table:
-    """`path label` lines, split in Arrow: a million lines cost no Python object each."""
-    try:
-        text = pa.array([file.read_bytes().decode("utf-8-sig")], pa.large_string())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is not text: {error}") from error
-    lines = pc.utf8_trim_whitespace(pc.split_pattern(text, "\n").flatten()).cast(pa.string())
-    if len(lines) and lines[-1].as_py() == "":  # behind the last newline
-        lines = lines[:-1]
-    pairs = pc.utf8_split_whitespace(lines, max_splits=1, reverse=True)
-    good = pc.and_(pc.equal(pc.list_value_length(pairs), 2), pc.match_substring_regex(lines, r"\s(-1|\d{1,18})$"))
-    bad = pc.index(good, False).as_py()
-    if bad >= 0:
-        line = lines[bad].as_py()
-        raise ValueError(
-            f"{file}, line {bad + 1}: expected `path label` with an integer label "
-            f"(or a CSV whose header has a `path` column), got {line[:200]!r}"
-        )
-    label = pc.list_element(pairs, 1).cast(pa.int64())
-    return _complete(pa.table({"path": pc.list_element(pairs, 0), "label": label}))
-
-
-def _complete(table: pa.Table) -> pa.Table:
-    """Every column of `COLUMNS`, in order; label -1 becomes unknown."""
-    columns = {
-        name: table[name] if name in table.column_names else pa.nulls(len(table), kind)
-        for name, kind in COLUMNS.items()
-    }
-    columns["label"] = pc.if_else(pc.equal(columns["label"], -1), pa.scalar(None, pa.int64()), columns["label"])
-    return pa.table(columns, schema=SCHEMA)

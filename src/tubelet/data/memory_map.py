@@ -14,19 +14,23 @@ import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
+VERSION = 2  # of the columns that are written
 LARGE = 4 * 2**20  # bytes of text; smaller manifests stay in memory
 
 
 def parsed_copy(source: Path, parse: Callable[[Path], pa.Table]) -> tuple[pa.Table, Path | None]:
-    """`parse(source)`, from an Arrow file beside other caches of this user if that is newer than no change of `source`;
-    the table and that file. The file is None for a small manifest, and where none can be written.
+    """`parse(source)`, from an Arrow file beside other caches of this user if that was made of `source` and the
+    `labels.txt` beside it as they are; the table and that file. The file is None for a small manifest, and where none
+    can be written.
     """
     stat = source.stat()
     if stat.st_size < LARGE:
         return parse(source), None
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tubelet" / "manifests"
     name = hashlib.blake2b(os.fsencode(source), digest_size=12).hexdigest()
-    file = folder / f"{name}-{stat.st_size}-{stat.st_mtime_ns}.arrow"
+    labels = source.with_name("labels.txt")
+    named = labels.stat().st_mtime_ns if labels.is_file() else 0
+    file = folder / f"{name}-{VERSION}-{stat.st_size}-{stat.st_mtime_ns}-{named}.arrow"
     if not file.exists():
         table = parse(source)
         try:

@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 
 Kind = Literal["dense", "segments"]
 Pad = Literal["clamp", "loop"]
+Times = np.ndarray | None
+"""When each frame is shown, in seconds, float64 [frames]; None: at even distances."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,26 @@ class Sampling:
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps must be positive, got {self.fps}")
 
-    def draw(self, num_frames: int, file_fps: float, frames: int, generator: torch.Generator) -> list[int]:
-        """One random clip, for training. Raises ValueError if a frame rate is asked for and the file has none."""
+    def draw(
+        self, num_frames: int, file_fps: float, frames: int, generator: torch.Generator, times: Times = None
+    ) -> list[int]:
+        """One random clip, for training. `times` of a variable frame rate say when each of the frames is shown, in
+        seconds. Raises ValueError if a frame rate is asked for and the file has none.
+        """
         if self.kind == "segments":
             return segments(num_frames, frames, generator)
+        if self.fps is not None and times is not None:
+            shown = on_show(times, self.fps)
+            return [shown[n] for n in dense(len(shown), frames, 1, generator, self.pad)]
         return dense(num_frames, frames, self._step(file_fps), generator, self.pad)
 
-    def views(self, num_frames: int, file_fps: float, frames: int, clips: int) -> list[list[int]]:
+    def views(self, num_frames: int, file_fps: float, frames: int, clips: int, times: Times = None) -> list[list[int]]:
         """`clips` fixed clips that together cover the video, for evaluation; a single one is of its middle."""
         if self.kind == "segments":
             return segment_views(num_frames, frames, clips)
+        if self.fps is not None and times is not None:
+            shown = on_show(times, self.fps)
+            return [[shown[n] for n in view] for view in dense_views(len(shown), frames, 1, clips, self.pad)]
         return dense_views(num_frames, frames, self._step(file_fps), clips, self.pad)
 
     def _step(self, file_fps: float) -> float:
@@ -99,6 +112,34 @@ def segment_views(num_frames: int, frames: int, clips: int) -> list[list[int]]:
     _check(num_frames=num_frames, frames=frames, clips=clips)
     offsets = [0.5] if clips == 1 else [view / clips for view in range(clips)]
     return [[_of_part(i, offset, num_frames, frames) for i in range(frames)] for offset in offsets]
+
+
+def on_show(times: np.ndarray, fps: float) -> list[int]:
+    """Of a variable frame rate: the frame on show at each 1/fps of a second, from the first frame to the last."""
+    moments = np.arange(floor((times[-1] - times[0]) * fps + 1e-6) + 1) / fps + times[0]
+    return (np.searchsorted(times, moments + 1e-6, side="right") - 1).tolist()
+
+
+def span(num_frames: int, fps: float, start: float | None, end: float | None, times: Times = None) -> tuple[int, int]:
+    """The frames shown from `start` to before `end`, in seconds after the first frame: (first, one behind the last).
+    Raises ValueError if there is none, or if nothing says when frames are shown.
+    """
+    if start is None and end is None:
+        return 0, num_frames
+    if times is None and not fps > 0:
+        raise ValueError(
+            "the manifest gives a start or end in seconds, but no frame rate is known: fill its fps column"
+        )
+    shown = np.arange(num_frames) / fps if times is None else times[:num_frames]
+    early = 1e-3  # seconds: a start of 0.033 means the frame at 1/30
+    first = int(np.searchsorted(shown, (start or 0.0) - early))
+    behind = num_frames if end is None else int(np.searchsorted(shown, end - early))
+    if first >= behind:
+        until = "" if end is None else f" to {end:g}"
+        raise ValueError(
+            f"has no frame from second {start or 0.0:g}{until}: its {num_frames} frames end at {shown[-1]:g}"
+        )
+    return first, behind
 
 
 def _of_part(part: int, offset: float, num_frames: int, frames: int) -> int:

@@ -7,7 +7,7 @@ crop and one flip: all its frames alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,11 @@ def resize_views(frames: Tensor, size: tuple[int, int], short_side: int | None, 
         tall = resized[0] > resized[1]
         places = [(int(down * s), right // 2) if tall else (down // 2, int(right * s)) for s in shares]
     return [frames[:, top : top + size[0], left : left + size[1]] for top, left in places]
+
+
+def view_shrinker(size: tuple[int, int], short_side: int | None, crops: int) -> Callable[[Tensor], Tensor]:
+    """For `read_clip`: `resize_views` of each frame as it is decoded, uint8 [T,H,W,C] -> [T,crops,h,w,C]."""
+    return lambda frames: torch.stack(resize_views(frames, size, short_side, crops), dim=1)
 
 
 def flip(frames: Tensor) -> Tensor:

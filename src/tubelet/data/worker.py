@@ -1,8 +1,10 @@
-"""What a process does that loads clips one after the other."""
+"""What a process does that loads clips one after the other, and the memory through which it hands them over."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import shutil
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGEST = 32 * 2**20  # bytes; the most glibc allows
@@ -17,3 +19,18 @@ def keep_memory(worker: int = 0) -> None:
     if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_MMAP_THRESHOLD, _LARGEST)
         libc.mallopt(_TRIM_THRESHOLD, 8 * _LARGEST)
+
+
+def check_room(batch: int, workers: int, loaders: int = 1, shared: str = "/dev/shm") -> None:
+    """Raises ValueError if the machine's shared memory cannot hold a batch of `batch` bytes from each worker of each
+    loader. Without this check workers die or hang one by one when it is full, as in a container by default (64 MB).
+    """
+    if not os.path.isdir(shared):
+        return
+    free, need = shutil.disk_usage(shared).free, batch * workers * loaders
+    if free < need:
+        raise ValueError(
+            f"{shared} has {free / 1e6:.0f} MB free, and data.num_workers={workers} needs {need / 1e6:.0f} MB "
+            f"for batches of {batch / 1e6:.0f} MB: start the container with more (docker run --shm-size=8g, or "
+            "--ipc=host), or take fewer workers, a smaller data.batch_size, or data.num_workers=0"
+        )

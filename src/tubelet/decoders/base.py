@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from torch import Tensor
 
 from tubelet.layers.stack import Stack
@@ -17,6 +19,9 @@ class Decoder(Stack):
     share: float = 1.0
     """Of the hidden tokens, those it predicts in training: what `choose` leaves of a mask."""
 
+    reads_states: bool = False
+    """Whether `forward` needs the encoder's hidden states too: the first block's input, then each block's output."""
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         for name in ("forward", "layers"):
@@ -27,6 +32,11 @@ class Decoder(Stack):
         """The mask whose `hidden` tokens are predicted; all of them, unless a subclass says otherwise."""
         return mask
 
-    def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
-        """The encoder's tokens [B,prefix+V,D] -> predictions [B,M,P] for `mask.hidden`."""
+    def check_masking(self, masking: Callable[..., Tensor]) -> None:
+        """Raises ValueError if it cannot predict under such masks. masking: `(grid, *, generator) -> bool [N]`."""
+
+    def forward(self, tokens: Tensor, mask: Mask, states: Sequence[Tensor] = ()) -> Tensor:
+        """The encoder's tokens [B,prefix+V,D] -> predictions [B,M,P] for `mask.hidden`. `states` goes to decoders that
+        read them.
+        """
         raise NotImplementedError

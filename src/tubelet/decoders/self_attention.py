@@ -84,7 +84,7 @@ class SelfAttentionDecoder(Decoder):
     def layers(self) -> Sequence[nn.Module]:
         return [self.project, *self.blocks, self.head]
 
-    def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Mask, states: Sequence[Tensor] = ()) -> Tensor:
         visible = self.project(tokens)  # [B,prefix+V,E]
         prefix = visible.shape[1] - mask.visible.shape[1]  # class tokens, which have no position
         x = torch.cat(

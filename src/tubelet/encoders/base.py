@@ -41,6 +41,7 @@ class Encoder(Stack):
     norm                the last LayerNorm; nn.Identity() where there is none
     num_prefix_tokens   class tokens, which come first and stay visible
     needs_rectangle     it accepts only masks with the same visible positions in every time step
+    uniform_states      all hidden states are [B,prefix+V,D]
     task_parts          its own parts that belong to a task: another task may drop them, or start them fresh
 
     `layers()` lists its parts from input to output: embedding, block by block, norm.
@@ -55,6 +56,7 @@ class Encoder(Stack):
     norm: nn.Module
     num_prefix_tokens: int = 0
     needs_rectangle: bool = False
+    uniform_states: bool = True
     task_parts: tuple[str, ...] = ("norm",)
 
     def __init_subclass__(cls) -> None:

@@ -110,6 +110,7 @@ class TimeSformer(Encoder):
         self.in_channels = in_channels
         self.attention_type = attention_type
         self.needs_rectangle = attention_type != "joint_space_time"
+        self.uniform_states = attention_type != "space_only"
         self.patch_embed = TubeletEmbedding(self.grid, in_channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid.h * self.grid.w, dim))

@@ -129,6 +129,7 @@ class FactorisedViViT(Encoder):
 
     num_prefix_tokens = 1
     needs_rectangle = True
+    uniform_states = False
 
     def __init__(
         self,

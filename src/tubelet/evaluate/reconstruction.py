@@ -75,6 +75,6 @@ def reconstruct_file(
     cannot take such a mask, VideoError for a file that cannot be read.
     """
     _target_of(model)
-    model.encoder.check_masking(masking)
+    model.check_masking(masking)
     hidden = masking(model.grid, generator=generator(seed, "reconstruct"))  # [N], or [2,N] of dual masking
     return reconstruct(model, load_clip(video, model), Mask.from_hidden(hidden[None]))

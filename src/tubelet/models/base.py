@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tubelet.clip import ClipGrid
 from tubelet.data.transforms import Preprocess
@@ -31,6 +32,10 @@ class VideoModel(nn.Module):
     @property
     def grid(self) -> ClipGrid:
         return self.encoder.grid
+
+    def check_masking(self, masking: Callable[..., Tensor]) -> None:
+        """Raises ValueError if it cannot be trained with such masks. masking: `(grid, *, generator) -> bool [N]`."""
+        self.encoder.check_masking(masking)
 
     @property
     def task_parts(self) -> tuple[str, ...]:

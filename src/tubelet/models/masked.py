@@ -57,10 +57,18 @@ class MaskedModel(VideoModel):
         self.decoder: Decoder = (decoder or partial(SelfAttentionDecoder))(encoder, made.dim)
         self.target = made
 
+    def check_masking(self, masking: Callable[..., Tensor]) -> None:
+        super().check_masking(masking)
+        self.decoder.check_masking(masking)
+
     def forward(self, clip: Tensor, mask: Mask) -> MaskedOutput:
         """clip float [B,C,T,H,W], normalised as `preprocess` says."""
         mask = self.decoder.choose(mask)
-        visible = self.encoder(clip, mask)  # [B,prefix+V,D]
-        prediction = self.decoder(visible, mask)  # [B,M,P]
+        if self.decoder.reads_states:
+            visible, states, _ = self.encoder(clip, mask, return_hidden_states=True)
+            prediction = self.decoder(visible, mask, states)  # [B,M,P]
+        else:
+            visible = self.encoder(clip, mask)  # [B,prefix+V,D]
+            prediction = self.decoder(visible, mask)  # [B,M,P]
         target = self.target(clip, mask)  # [B,M,P]
         return MaskedOutput(self.target.loss(prediction, target), prediction, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import statistics
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from tubelet.data.reader import Video, VideoError, open_video, read_frames
 from tubelet.data.reader.pyav import PyavVideo
-from tubelet.videos.processes import Report
+from tubelet.videos.processes import Report, heartbeat
 from tubelet.videos.verify import Job, examine
 
 T = TypeVar("T")
@@ -75,9 +76,11 @@ class _Counted(Iterator[T]):
 
 
 def partial_file(target: str) -> str:
-    """Where the new file grows; whoever asked for it moves it to its place."""
+    """Where the new file grows; whoever asked for it moves it to its place. Its name is short: the target's may be as
+    long as a name can be.
+    """
     directory, name = os.path.split(target)
-    return os.path.join(directory, f".{name}.partial")
+    return os.path.join(directory, f".{hashlib.blake2b(os.fsencode(name), digest_size=12).hexdigest()}.partial")
 
 
 def encode(job: Encoding, report: Report) -> Encoded:
@@ -86,6 +89,8 @@ def encode(job: Encoding, report: Report) -> Encoded:
     os.makedirs(os.path.dirname(partial), exist_ok=True)
     try:
         with open_video(job.source, "pyav") as video:
+            if isinstance(video, PyavVideo):
+                video.progress = heartbeat(report, "")
             source_fps = video.fps or job.images_fps or job.settings.fps or UNKNOWN_RATE
             thinned = job.settings.fps is not None and job.settings.fps < source_fps
             rate = job.settings.fps if thinned and job.settings.fps else source_fps

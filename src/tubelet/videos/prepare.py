@@ -7,22 +7,22 @@ split, `labels.txt` and `missing.csv`. A video that is not there is counted and 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from tubelet.data.manifest import Manifest
+from tubelet.videos.find import console
 
-SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".ogv")
-"""Of video files, in order of preference where a video is there twice."""
-
-console = Console()
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -43,34 +43,6 @@ def run_script(main: Callable[..., None]) -> None:
         raise SystemExit(2) from None
 
 
-def is_video(file: str | Path) -> bool:
-    return os.path.splitext(file)[1].lower() in SUFFIXES
-
-
-def find_videos(root: Path) -> Iterator[Path]:
-    """Every video file below `root`, in order of its name. Raises ValueError if `root` is no directory."""
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such directory")
-    with console.status(f"looking for videos in {root}"):
-        for folder, folders, files in os.walk(root, followlinks=True):
-            folders.sort()
-            yield from (Path(folder, file) for file in sorted(files) if is_video(file))
-
-
-def by_stem(root: Path) -> dict[str, Path]:
-    """File name without its suffix -> file, for every video below `root`. Of several, the preferred suffix is taken."""
-    found: dict[str, Path] = {}
-    for file in find_videos(root):
-        other = found.get(file.stem)
-        if other is None or _rank(file) < _rank(other):
-            found[file.stem] = file
-    return found
-
-
-def _rank(file: Path) -> int:
-    return SUFFIXES.index(file.suffix.lower())
-
-
 def find_file(root: Path, *patterns: str) -> Path:
     """The first file below `root` that a pattern matches, at most two folders deep. Raises ValueError naming all."""
     if not root.is_dir():
@@ -88,6 +60,14 @@ def official_labels(script: str, name: str) -> list[str]:
     return (Path(script).parent / "labels" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
 
 
+def read_json(file: Path) -> Any:
+    """Raises ValueError naming the file if it is not JSON as a whole, as after a broken download."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{file}: is not a whole JSON file, download it again: {error}") from error
+
+
 def write_data_set(
     raw: Path, out: Path, labels: Sequence[str], splits: Mapping[str, Sequence[Listed]], example: str
 ) -> None:
@@ -103,6 +83,7 @@ def write_data_set(
                 f"none of the {len(videos)} videos of {split} was found: looked for {example} anywhere below {raw}"
             )
     out.mkdir(parents=True, exist_ok=True)
+    _put_aside(out, splits)
     if labels:
         (out / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     for split, videos in splits.items():
@@ -115,6 +96,36 @@ def write_data_set(
         for split, videos in splits.items():
             writer.writerows([split, v.name, "" if v.label is None else v.label] for v in videos if not v.file)
     _print_counts(out, splits)
+    _print_doubles(splits)
+
+
+def _put_aside(out: Path, splits: Mapping[str, Sequence[Listed]]) -> None:
+    """A manifest of an earlier run that this one does not write would be taken for one of the same data."""
+    for split in SPLITS:
+        file = out / f"{split}.csv"
+        if split not in splits and file.exists():
+            os.replace(file, f"{file}.old")
+            print(f"{file} is of an earlier run, and there is no {split} now: it is {file.name}.old from here on")
+
+
+def _print_doubles(splits: Mapping[str, Sequence[Listed]]) -> None:
+    """A file under two labels, or in train and in another split, makes figures meaningless."""
+    folder_of = cache(os.path.realpath)
+    seen: dict[str, tuple[str, int | None]] = {}
+    problems: dict[str, list[Path]] = {}
+    for split, video in ((name, video) for name, videos in splits.items() for video in videos):
+        if video.file is None:
+            continue
+        real = os.path.join(folder_of(video.file.parent), video.file.name)
+        other, label = seen.setdefault(
+            os.path.realpath(real) if video.file.is_symlink() else real, (split, video.label)
+        )
+        if label != video.label:
+            problems.setdefault("are listed under two labels", []).append(video.file)
+        elif other != split and "train" in (other, split):
+            problems.setdefault(f"are in {other} and in {split}", []).append(video.file)
+    for problem, files in problems.items():
+        print(f"warning: {len(files):,} files {problem}, such as {files[0]}")
 
 
 def _print_counts(out: Path, splits: Mapping[str, Sequence[Listed]]) -> None:

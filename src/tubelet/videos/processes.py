@@ -21,6 +21,19 @@ Report = Callable[[str], None]
 """What a job calls on entering its next stage, with the stage's name; the clock starts anew."""
 
 
+def heartbeat(report: Report, stage: str, seconds: float = 1.0) -> Callable[[], None]:
+    """To be called at every little step: starts the clock of the stage anew, every so many seconds."""
+    last = time.monotonic()
+
+    def beat() -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= seconds:
+            last = now
+            report(stage)
+
+    return beat
+
+
 @dataclass(frozen=True)
 class Killed:
     """What became of a job that did not come back: in which stage, and why."""

@@ -25,11 +25,12 @@ def take_shard(manifest: Manifest, shard: str) -> Manifest:
 
 
 def merge(files: Sequence[str | Path], out: str | Path) -> Manifest:
-    """Writes to `out` every video that any of the manifests lists, once, in order of first appearance; what one leaves
-    open another may fill in. Raises ValueError if two contradict each other. Merging again changes nothing.
+    """Writes to `out` every video (or segment of one) that any of the manifests lists, once, in order of first
+    appearance; what one leaves open another may fill in. Raises ValueError if two contradict each other. Merging again
+    changes nothing.
     """
     manifests, target = [Manifest.read(file) for file in files], Path(out).absolute()
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for manifest in manifests:
         columns = [manifest.table[name].to_pylist() for name in COLUMNS]
         for values in zip(*columns, strict=True):
@@ -37,7 +38,7 @@ def merge(files: Sequence[str | Path], out: str | Path) -> Manifest:
             relative = not os.path.isabs(row["path"])
             path = os.path.normpath(os.path.join(manifest.root, row["path"]))
             row["path"] = os.path.relpath(path, target.parent) if relative else path
-            _fill_in(rows.setdefault(path, row), row)
+            _fill_in(rows.setdefault((path, row["start"], row["end"]), row), row)
     copy_labels([manifest.root for manifest in manifests], target.parent)
     merged = Manifest.from_columns(target.parent, {name: [row[name] for row in rows.values()] for name in COLUMNS})
     merged.write(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import statistics
@@ -17,6 +18,7 @@ from tubelet.videos.processes import Killed, run_jobs
 from tubelet.videos.shards import copy_labels, take_shard
 
 FILLED = ("num_frames", "fps", "height", "width", "status", "reader")
+LONGEST_NAME = 255  # bytes, of a file on any usual disk
 TIMED = 8  # videos whose reading is timed before and after
 
 
@@ -33,7 +35,8 @@ def transcode(
     Returns how many videos could not be transcoded, having printed a line for each; their lines say why.
 
     Originals are only read. Every new file appears when it is complete; interrupted, or run again with another manifest
-    of the same videos, only what is missing is made. A process that has one video for `limit` seconds is killed.
+    of the same videos, only what is missing is made. A process that makes no progress for `limit` seconds
+    is killed.
     """
     whole, target = Manifest.read(manifest), Path(directory).absolute()
     listed = whole if shard is None else take_shard(whole, shard)
@@ -47,7 +50,11 @@ def transcode(
     journal = Journal(target / f".{out.stem}.journal", sorted(target.glob(".*.journal")))
     records = [listed.record(i) for i in range(len(listed))]
     paths = [os.path.normpath(record.path) for record in records]
-    results, jobs = _sort(dict(zip(paths, records, strict=True)), names, target, settings, journal)
+    originals: dict[str, Record] = {}
+    for path, record in zip(paths, records, strict=True):  # of several segments one may lie outside its good video
+        if path not in originals or record.status == "ok":
+            originals[path] = record
+    results, jobs = _sort(originals, names, target, settings, journal)
     _print_problems(results)
     with progress_bar() as bar:
         task = bar.add_task("transcode", total=len(results) + len(jobs), completed=len(results))
@@ -60,9 +67,12 @@ def transcode(
             _print_problems({job.source: result})
             bar.advance(task)
     columns = {name: [getattr(results[path], name) for path in paths] for name in FILLED}
-    labels = [record.label for record in records]
-    Manifest.from_columns(target, {"path": [names[path] for path in paths], "label": labels, **columns}).write(out)
-    _summarise(results, dict(zip(paths, records, strict=True)), names, out, limit)
+    for i, record in enumerate(records):
+        if columns["status"][i] == "ok" and record.status is not None:
+            columns["status"][i] = record.status
+    columns |= {name: [getattr(record, name) for record in records] for name in ("label", "start", "end")}
+    Manifest.from_columns(target, {"path": [names[path] for path in paths], **columns}).write(out)
+    _summarise(results, originals, names, out, limit)
     return sum(result.status != "ok" for result in results.values())
 
 
@@ -74,10 +84,27 @@ def _new_names(paths: list[str], directory: Path) -> dict[str, str]:
         if os.path.commonpath([real, os.path.realpath(path)]) == real:
             raise ValueError(f"{directory} holds originals ({path}): choose another directory")
     unique = list(dict.fromkeys(paths))
-    plain = {path: os.path.splitext(os.path.relpath(path, root))[0] + ".mp4" for path in unique}
-    times = Counter(plain.values())
-    # a.avi and a.webm both keep their extension
-    return {path: name if times[name] == 1 else os.path.relpath(path, root) + ".mp4" for path, name in plain.items()}
+    names = {path: os.path.splitext(os.path.relpath(path, root))[0] + ".mp4" for path in unique}
+    # a.avi and a.webm both keep their extension; a.avi beside a.avi.mp4, and names too long for a disk, get a number
+    for rename in (
+        lambda path: os.path.relpath(path, root) + ".mp4",
+        lambda path: _numbered(os.path.relpath(path, root)),
+    ):
+        times = Counter(names.values())
+        names = {path: rename(path) if times[name] > 1 else name for path, name in names.items()}
+    return {path: name if _fits(name) else _numbered(os.path.relpath(path, root)) for path, name in names.items()}
+
+
+def _fits(name: str) -> bool:
+    return len(os.fsencode(os.path.basename(name))) <= LONGEST_NAME
+
+
+def _numbered(name: str) -> str:
+    """NAME without its extension, cut short if need be, and a number that follows from the whole of it."""
+    number = hashlib.blake2b(os.fsencode(name), digest_size=6).hexdigest()
+    folder, stem = os.path.split(os.path.splitext(name)[0])
+    short = os.fsencode(stem)[: LONGEST_NAME - len(number) - 5].decode(errors="ignore")
+    return os.path.join(folder, f"{short}.{number}.mp4")
 
 
 def _sort(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
+from tubelet.data.reader.kind import look_at
 from tubelet.data.reader.pyav import PyavVideo
+from tubelet.data.sampling import span
 from tubelet.videos.journal import Journal, progress_bar
-from tubelet.videos.processes import Killed, Report, run_jobs
+from tubelet.videos.processes import Killed, Report, heartbeat, run_jobs
 from tubelet.videos.shards import copy_labels, take_shard
 
 SAMPLES = 8  # frames by which a reader is compared with sequential decoding, besides the last
@@ -49,8 +52,8 @@ def verify(
     """Writes `manifest`, or its shard "i/n", to `out` with the columns filled; returns how many videos cannot be used,
     having printed a line for each.
 
-    `workers` processes (default: one for each core) decode side by side. One that is busy with one reader and one file
-    for `limit` seconds is killed: another reader gets its chance. Interrupted, it goes on where it was, by the file
+    `workers` processes (default: one for each core) decode side by side. One that gets no new frame for `limit` seconds
+    is killed: another reader gets its chance. Interrupted, it goes on where it was, by the file
     `out`.partial. A directory of images is a video; it has no `fps` and needs no `reader`.
     """
     listed = Manifest.read(manifest)
@@ -72,12 +75,28 @@ def verify(
             journal.add(path, asdict(finding))
             _print(path, finding)
             bar.advance(task)
-    columns = {"path": listed.table["path"].to_pylist(), "label": listed.table["label"].to_pylist()}
+    columns = {name: listed.table[name].to_pylist() for name in ("path", "label", "start", "end")}
     for name in ("num_frames", "fps", "height", "width", "status", "reader"):
         columns[name] = [getattr(findings[path], name) for path in paths]
+    outside = _mark_segments_outside(columns, paths)
     Manifest.from_columns(listed.root, columns).write(target)
     journal.file.unlink(missing_ok=True)
-    return _summarise(findings, target)
+    return _summarise(findings, target) + outside
+
+
+def _mark_segments_outside(columns: dict[str, list[Any]], paths: list[str]) -> int:
+    """Lines whose segment lies outside their video get a status that says so. Returns how many."""
+    count = 0
+    for i, path in enumerate(paths):
+        start, end = columns["start"][i], columns["end"][i]
+        if columns["status"][i] == "ok" and (start is not None or end is not None) and columns["fps"][i]:
+            try:
+                span(columns["num_frames"][i], columns["fps"][i], start, end)
+            except ValueError as error:
+                columns["status"][i] = str(error)
+                print(f"{path}: {error}", flush=True)
+                count += 1
+    return count
 
 
 def examine_all(jobs: list[Job], workers: int, limit: float) -> Iterator[tuple[str, Finding]]:
@@ -99,23 +118,24 @@ def examine(job: Job, report: Report) -> Finding:
     try:
         if os.path.isdir(job.path):
             return _examine_images(job.path)
-        finding, sample, damaged = _decode(job.path)
+        finding, sample, right = _decode(job.path, heartbeat(report, ""))
     except VideoError as error:
         return Finding(" ".join(error.reason.split()))
-    for name in ("pyav",) if damaged else VERIFIED_READERS:
-        if name not in job.skip and why_not(name) is None:
+    for name in VERIFIED_READERS:
+        if name in right and name not in job.skip and why_not(name) is None:
             report(name)
-            if name == "pyav" or _agrees(job.path, name, sample):
+            if name == "pyav" or _agrees(job.path, name, sample, report):
                 return replace(finding, reader=name)
     raise AssertionError("pyav comes last and agrees with itself")
 
 
-def _decode(path: str) -> tuple[Finding, dict[int, np.ndarray], bool]:
-    """What sequential decoding finds, a sample of its frames by number, and whether the file is damaged. An error ends
-    the video where it occurs.
+def _decode(path: str, progress: Callable[[], object]) -> tuple[Finding, dict[int, np.ndarray], tuple[str, ...]]:
+    """What sequential decoding finds, a sample of its frames by number, and the readers that may be right. An error
+    ends the video where it occurs.
 
-    What decord makes of damage differs from one opening to the next (seen: other pixels, frames or an error), so that
-    no comparison can clear it. Raises VideoError if there is not one frame.
+    A sample does not clear decord and torchcodec: they must also be right on files of this kind. Of a damaged file only
+    PyAV is right: what decord makes of it differs from one opening to the next (seen: other pixels, frames or an
+    error). Raises VideoError if there is not one frame.
     """
     draw = np.random.default_rng(0)
     kept: dict[int, tuple[int, np.ndarray]] = {}  # a reservoir: every frame has the same chance to be in the end
@@ -123,6 +143,8 @@ def _decode(path: str) -> tuple[Finding, dict[int, np.ndarray], bool]:
     sizes: set[tuple[int, int]] = set()
     with open_video(path, "pyav") as video:
         assert isinstance(video, PyavVideo)
+        video.progress = progress
+        kind = look_at(video)
         try:
             for number, frame in enumerate(video.decoded()):
                 sizes.add((frame.height, frame.width))
@@ -138,19 +160,21 @@ def _decode(path: str) -> tuple[Finding, dict[int, np.ndarray], bool]:
             raise VideoError(path, "not one frame can be decoded")
         if len(sizes) > 1:
             raise VideoError(path, f"its frames change size: {sorted(sizes)} (height, width)")
-        if number + 1 < TOO_SHORT * video.num_frames:
-            remark = remark or f"promises {video.num_frames} frames, {number + 1} can be decoded"
+        if number + 1 < TOO_SHORT * kind.promised:
+            remark = remark or f"promises {kind.promised} frames, {number + 1} can be decoded"
         last = video.picture(frame)
         height, width = last.shape[:2]
         finding = Finding("ok", number + 1, video.fps or None, height, width, remark=remark)
-        return finding, {number: last} | dict(kept.values()), corrupt or remark is not None
+        right = ("pyav",) if corrupt or remark else ("pyav_seek", *kind.readers)
+        return finding, {number: last} | dict(kept.values()), right
 
 
-def _agrees(path: str, reader: str, sample: dict[int, np.ndarray]) -> bool:
+def _agrees(path: str, reader: str, sample: dict[int, np.ndarray], report: Report) -> bool:
     """As training reads: each frame with a fresh start, then with others before it."""
     numbers = sorted(sample)
     try:
         for part in (*([number] for number in numbers), numbers):
+            report(reader)
             for number, frame in zip(part, read_frames(path, part, reader), strict=True):
                 if not _same(frame.numpy(), sample[number]):
                     return False

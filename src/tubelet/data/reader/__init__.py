@@ -1,8 +1,9 @@
 """File and frame numbers -> uint8 [T,H,W,C] in RGB: decord, torchcodec or PyAV behind one function.
 
 Frame n is the n-th frame that decoding from the start gives, upright as a player shows it: PyAV doing so (`pyav`) is
-the referee. decord and torchcodec seek, and on some files end up elsewhere; `tubelet verify` finds out and writes the
-manifest's `reader` column. A directory of numbered images is a video too.
+the referee. The others seek, and on some kinds of files end up elsewhere: "auto" looks at the kind of each file
+(`tubelet.data.reader.kind`) and uses only readers that are right on it. `tubelet verify` also compares their frames and
+writes the manifest's `reader` column. A directory of numbered images is a video too.
 
 Decoders are imported and files are opened only in the process that reads them (decord deadlocks when a reader crosses a
 fork, dmlc/decord#294), each with one thread, since the loader's workers already use every core.
@@ -17,22 +18,26 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from tubelet.data.reader.decord import DecordVideo
 from tubelet.data.reader.images import ImageDirectory
+from tubelet.data.reader.kind import kind_of
 from tubelet.data.reader.pyav import PyavVideo, SeekingPyavVideo
 from tubelet.data.reader.torchcodec import TorchcodecVideo
-from tubelet.data.reader.video import Video, VideoError, first_line
+from tubelet.data.reader.video import Shrink, Video, VideoError, first_line
 
 __all__ = [
     "READERS",
     "VERIFIED_READERS",
+    "Shrink",
     "Video",
     "VideoError",
     "available_readers",
     "check_reader",
     "count_frames",
+    "frame_times",
     "open_video",
     "read_clip",
     "read_frames",
@@ -44,11 +49,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READERS = ("decord", "torchcodec", "pyav")
-"""In order of preference: `reader="auto"` takes the first that loads, and the next for a file it cannot read."""
+"""In order of preference: `reader="auto"` takes the first that loads and is right on files of this kind, and the next
+where it fails.
+"""
 
 VERIFIED_READERS = ("decord", "torchcodec", "pyav_seek", "pyav")
 """What a manifest's `reader` column may name, quickest first; `pyav` is right by definition, the others must prove it
-file by file, and `pyav_seek` is not used on a file where it did not.
+file by file.
 """
 
 _OPENERS: dict[str, Callable[[str], Video]] = {
@@ -107,8 +114,14 @@ def open_video(path: str | os.PathLike[str], reader: str = "auto") -> Video:
     return _first_to_succeed(path, reader, lambda video: video)
 
 
-def read_clip(path: str | os.PathLike[str], choose: Callable[[Video], Sequence[int]], reader: str = "auto") -> Tensor:
-    """The frames that `choose` names on seeing the opened video: uint8 [T,H,W,C] at the file's own size.
+def read_clip(
+    path: str | os.PathLike[str],
+    choose: Callable[[Video], Sequence[int]],
+    reader: str = "auto",
+    shrink: Shrink | None = None,
+) -> Tensor:
+    """The frames that `choose` names on seeing the opened video: uint8 [T,H,W,C] at the file's own size, or what
+    `shrink` makes of each, so that a long clip of large frames never lies in memory as a whole.
 
     With "auto" a reader that opens the file but cannot decode those frames gives way to the next: decord 0.6 cannot
     hand out frames of some widths under 64. Raises VideoError.
@@ -120,7 +133,7 @@ def read_clip(path: str | os.PathLike[str], choose: Callable[[Video], Sequence[i
                 numbers = choose(video)
             except ValueError as error:  # a frame rate is asked for, and the file has none
                 raise error if isinstance(error, VideoError) else VideoError(path, str(error)) from error
-            return video.frames(numbers)
+            return video.frames(numbers) if shrink is None else video.shrunk(numbers, shrink)
 
     return _first_to_succeed(path, reader, read)
 
@@ -136,9 +149,18 @@ def count_frames(path: str | os.PathLike[str], reader: str = "auto") -> int:
         return video.num_frames
 
 
+def frame_times(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """When each frame is shown, in seconds after the first, float64 [frames], if the frame rate varies; else None.
+    Raises VideoError if the file cannot be opened.
+    """
+    return None if os.path.isdir(path) else kind_of(os.fspath(path)).times
+
+
 def _first_to_succeed(path: str | os.PathLike[str], reader: str, use: Callable[[Video], T]) -> T:
     check_reader(reader)
     file = os.fspath(path)
+    if ":" in file:
+        file = os.path.abspath(file)  # to FFmpeg 12:30.mp4 is an address on the network
     if not os.path.exists(file):
         raise VideoError(path, "no such file")
     if os.path.isdir(file):
@@ -150,7 +172,7 @@ def _first_to_succeed(path: str | os.PathLike[str], reader: str, use: Callable[[
     if reader != "auto":
         return use(_OPENERS[reader](file))
     reasons = []
-    for name in READERS:
+    for name in kind_of(file).readers:
         if why_not(name) is None:
             try:
                 return use(_OPENERS[name](file))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from tubelet.data.reader.video import Video, VideoError, first_line
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class ImageDirectory(Video):
@@ -25,7 +25,10 @@ class ImageDirectory(Video):
             names = os.listdir(path)
         except OSError as error:
             raise VideoError(path, first_line(error)) from error
-        self._names = self._numbered(names)
+        try:
+            self._names = numbered(names)
+        except ValueError as error:
+            raise VideoError(path, str(error)) from error
 
     @property
     def num_frames(self) -> int:
@@ -41,26 +44,39 @@ class ImageDirectory(Video):
     def close(self) -> None:
         pass
 
-    def _numbered(self, names: list[str]) -> list[str]:
-        """In order. One series only: colour and flow often lie side by side."""
-        found: dict[tuple[str, int], str] = {}
-        for name in names:
-            stem, extension = os.path.splitext(name)
-            match = re.fullmatch(r"(.*?)(\d+)\D*", stem)
-            if match and extension.lower() in EXTENSIONS and not name.startswith("."):
-                key = (match[1], int(match[2]))
-                if key in found:
-                    raise VideoError(self.path, f"{found[key]} and {name} have the same number")
-                found[key] = name
-        if not found:
-            raise VideoError(self.path, "is a directory without numbered images")
-        if len(series := sorted({prefix for prefix, _ in found})) > 1:
-            raise VideoError(self.path, f"holds {len(series)} series of images, {series[0]}* and {series[1]}*")
-        return [found[key] for key in sorted(found)]
-
     def _read(self, name: str) -> np.ndarray:
         try:
             with Image.open(os.path.join(self.path, name)) as image:
-                return np.array(image.convert("RGB"))  # [H,W,C]
+                ImageOps.exif_transpose(image, in_place=True)  # upright, as cameras say in a note
+                return np.array(_with_8_bits(image).convert("RGB"))  # [H,W,C]
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise VideoError(self.path, f"{name}: {first_line(error)}") from error
+
+
+def _with_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits: PIL would clip it at 255. Raises ValueError for numbers without a fixed range."""
+    if image.mode == "F":
+        raise ValueError("holds floating-point numbers, not grey levels: save it with 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The images among the names, in order. Raises ValueError if there are none, or if they are not one series: colour
+    and flow often lie side by side.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for name in names:
+        stem, extension = os.path.splitext(name)
+        match = re.fullmatch(r"(.*?)(\d+)\D*", stem)
+        if match and extension.lower() in EXTENSIONS and not name.startswith("."):
+            key = (match[1], int(match[2]))
+            if key in found:
+                raise ValueError(f"{found[key]} and {name} have the same number")
+            found[key] = name
+    if not found:
+        raise ValueError("is a directory without numbered images")
+    if len(series := sorted({prefix for prefix, _ in found})) > 1:
+        raise ValueError(f"holds {len(series)} series of images, {series[0]}* and {series[1]}*")
+    return [found[key] for key in sorted(found)]

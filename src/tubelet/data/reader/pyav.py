@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tubelet.data.reader.video import Video, VideoError, first_line
+from tubelet.data.reader.video import Shrink, Video, VideoError, first_line
 
 
 class PyavVideo(Video):
-    """Decodes from the start, so that frame n is frame n whatever the container's index says."""
+    """Decodes from the start, so that frame n is frame n whatever the container's index says. `progress` is called for
+    every frame and every packet: a long file is no hanging decoder.
+    """
+
+    progress: Callable[[], object] | None = None
 
     def __init__(self, path: str) -> None:
         import av
@@ -24,12 +28,15 @@ class PyavVideo(Video):
         self._failures = (av.FFmpegError, OSError, ValueError)
         self._reformatter = av.video.reformatter.VideoReformatter()  # its tables are made once, not for every frame
         self._open()
-        self.fps = float(self._stream.average_rate or 0.0)
+        self.fps = float(self.stream.average_rate or self.stream.guessed_rate or 0.0)  # ogg has no average
 
     @cached_property
     def num_frames(self) -> int:
-        """Some containers do not say how many frames they hold; one packet holds one."""
-        return self._stream.frames or sum(1 for _ in self._packets())
+        """One packet holds one frame, but for those that an edit list hides, and VP8's hidden frames, which have the
+        time of another. What the container says ignores both, and many say nothing.
+        """
+        times = [packet.pts for packet in self.packets() if not packet.is_discard]
+        return len(times) if None in times else len(set(times))
 
     def decoded(self) -> Iterator[Any]:
         """Every frame that can be decoded, in the order of showing, as `av.VideoFrame`. Raises VideoError where
@@ -37,22 +44,44 @@ class PyavVideo(Video):
         """
         with self._named_errors():
             self._rewind()
-            yield from self._container.decode(self._stream)
+            for frame in self.container.decode(self.stream):
+                if self.progress is not None:
+                    self.progress()
+                yield frame
+
+    def packets(self) -> Iterator[Any]:
+        """Every packet that holds a frame, as `av.Packet`, in the order of decoding; nothing is decoded. Those that an
+        edit list hides say `is_discard`. Raises VideoError.
+        """
+        with self._named_errors():
+            self._rewind()
+            for packet in self.container.demux(self.stream):
+                if self.progress is not None:
+                    self.progress()
+                if packet.size:
+                    yield packet
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
+        return self.shrunk(numbers, lambda frames: frames)
+
+    def shrunk(self, numbers: Sequence[int], shrink: Shrink) -> Tensor:
+        """In one go, for every call begins at the start of the file."""
         self._check(numbers, max(numbers, default=0) + 1)
         wanted, last, number = set(numbers), max(numbers), -1
         found: dict[int, Tensor] = {}
+        sizes: set[tuple[int, ...]] = set()
         with self._named_errors():
             for number, frame in self._numbered_from(min(numbers)):
                 if number in wanted:
-                    found[number] = torch.from_numpy(self.picture(frame))  # [H,W,C]
+                    picture = torch.from_numpy(self.picture(frame))  # [H,W,C]
+                    sizes.add(tuple(picture.shape[:2]))
+                    found[number] = shrink(picture[None])[0]
                 if number >= last:
                     break
         if len(found) < len(wanted):
             self._check(numbers, number + 1)
             raise VideoError(self.path, f"frame {min(wanted - set(found))} cannot be decoded")
-        if len(sizes := {tuple(image.shape[:2]) for image in found.values()}) > 1:
+        if len(sizes) > 1:
             raise VideoError(self.path, f"its frames differ in size: {sorted(sizes)} (height, width)")
         return torch.stack([found[number] for number in numbers])  # [T,H,W,C]
 
@@ -64,39 +93,32 @@ class PyavVideo(Video):
         return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
     def close(self) -> None:
-        self._container.close()
+        self.container.close()
 
     def _numbered_from(self, first: int) -> Iterator[tuple[int, Any]]:
         """(number, frame) from frame `first` or earlier on."""
         yield from enumerate(self.decoded())
 
-    def _packets(self) -> Iterator[Any]:
-        """Every packet that holds a frame to be shown; nothing is decoded."""
-        with self._named_errors():
-            self._rewind()
-            for packet in self._container.demux(self._stream):
-                if packet.size and not packet.is_discard:
-                    yield packet
-
     def _open(self) -> None:
         import av
 
         with self._named_errors():
-            self._container: Any = av.open(self.path)
-        if not self._container.streams.video:
-            self._container.close()
+            self.container: Any = av.open(self.path)
+        # FFmpeg's choice of several: a film before its cover picture, the larger one before the smaller
+        self.stream: Any = self.container.streams.best("video")
+        if self.stream is None:
+            self.container.close()
             raise VideoError(self.path, "has no video stream")
-        self._stream = self._container.streams.video[0]
-        if self._stream.codec_context is None:
-            self._container.close()
+        if self.stream.codec_context is None:
+            self.container.close()
             raise VideoError(self.path, "its codec is unknown")
-        self._stream.codec_context.thread_count = 1
+        self.stream.codec_context.thread_count = 1
         self._fresh = True
 
     def _rewind(self) -> None:
         """By opening it anew: some containers cannot seek, others do not find their first frame again."""
         if not self._fresh:
-            self._container.close()
+            self.container.close()
             self._open()
         self._fresh = False
 
@@ -112,24 +134,28 @@ class PyavVideo(Video):
 
 class SeekingPyavVideo(PyavVideo):
     """Starts at the key frame before the first frame wanted: quick, but wrong where a key frame does not start afresh
-    (intra refresh) or packets lack their time (H.264 in AVI). For files that `verify` found it right on.
+    (intra refresh) or packets have wrong times (AVI): tubelet.data.reader.kind knows where it is right.
     """
 
     @cached_property
-    def _times(self) -> list[int]:
-        """When each frame is shown, in the stream's own units."""
-        times = [packet.pts for packet in self._packets()]
+    def _times(self) -> tuple[list[int], list[int]]:
+        """When each frame, and when each key frame is shown, in the stream's own units."""
+        packets = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in self.packets()]
+        times = [time for time, _, hidden in packets if not hidden]
         if None in times or len(set(times)) < len(times):
             raise VideoError(self.path, "its packets do not say when they are shown: it cannot be searched")
-        return sorted(times)
+        return sorted(times), sorted(time for time, key, _ in packets if key and time is not None)
 
     def _numbered_from(self, first: int) -> Iterator[tuple[int, Any]]:
-        self._check([first], len(self._times))
-        numbers = {time: number for number, time in enumerate(self._times)}
+        times, keys = self._times
+        self._check([first], len(times))
+        numbers = {time: number for number, time in enumerate(times)}
+        # by the key frame's own time: some containers search by the time of decoding, and would find the next one
+        start = max((time for time in keys if time <= times[first]), default=times[first])
         with self._named_errors():
             self._fresh = False
-            self._container.seek(self._times[first], stream=self._stream)
-            for frame in self._container.decode(self._stream):
+            self.container.seek(start, stream=self.stream)
+            for frame in self.container.decode(self.stream):
                 if frame.pts not in numbers:
                     raise VideoError(self.path, f"a frame is shown at {frame.pts}, where no packet says so")
                 yield numbers[frame.pts], frame

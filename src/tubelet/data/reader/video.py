@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
+import torch
 from torch import Tensor
+
+Shrink = Callable[[Tensor], Tensor]
+"""Frames uint8 [T,H,W,C] -> something smaller [T,...], each frame for itself."""
+
+PIECE = 8  # frames that lie in memory at their full size while others are shrunk
 
 
 class VideoError(ValueError):
@@ -33,6 +39,14 @@ class Video:
     def frames(self, numbers: Sequence[int]) -> Tensor:
         """uint8 [T,H,W,C] as a player shows them, in the order of `numbers`, which may repeat. Raises VideoError."""
         raise NotImplementedError
+
+    def shrunk(self, numbers: Sequence[int], shrink: Shrink) -> Tensor:
+        """`shrink(frames(numbers))`, of which only a few lie in memory at their full size."""
+        unique = sorted(set(numbers))
+        self._check(unique, unique[-1] + 1 if unique else 0)
+        pieces = [shrink(self.frames(unique[i : i + PIECE])) for i in range(0, len(unique), PIECE)]
+        place = {number: i for i, number in enumerate(unique)}
+        return torch.cat(pieces)[[place[number] for number in numbers]]
 
     def close(self) -> None:
         """Let go of the decoder."""
