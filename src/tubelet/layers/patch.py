@@ -1,6 +1,6 @@
 """Cutting a clip into tubelets, and embedding the visible ones.
 
-The clip is never copied whole: `cut` is a view, and `take` gathers just the tubelets that are asked for.
+The whole clip is never copied: `cut` returns a view, and `take` copies only the tubelets that are needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def cut(clip: Tensor, grid: ClipGrid) -> Tensor:
 
 
 def take(tubelets: Tensor, tokens: Tensor | None) -> Tensor:
-    """View [B,t,h,w,...] and token numbers [B,K] (None: all) -> [B,K,...], copying those tubelets alone."""
+    """View [B,t,h,w,...] and token numbers [B,K] (None: all tokens) -> [B,K,...], a copy of those tubelets."""
     h, w = tubelets.shape[2:4]
     if tokens is None:
         return tubelets.flatten(1, 3)
@@ -32,9 +32,9 @@ def take(tubelets: Tensor, tokens: Tensor | None) -> Tensor:
 
 
 class TubeletEmbedding(nn.Module):
-    """Linear embedding of tubelets, [B,C,T,H,W] -> [B,N,D], or [B,V,D] of the visible ones, which alone are computed.
+    """Linear embedding of tubelets: [B,C,T,H,W] -> [B,N,D], or [B,V,D] where only the visible ones are embedded.
 
-    The weight keeps a 3-D convolution's layout [D,C,p0,p1,p2], the layout of every checkpoint in this field.
+    The weight has the layout of a 3-D convolution, [D,C,p0,p1,p2], because all checkpoints of this field have it.
     """
 
     def __init__(self, grid: ClipGrid, channels: int, dim: int) -> None:

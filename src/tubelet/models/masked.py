@@ -1,7 +1,7 @@
-"""Masked prediction on video: encode what is visible, predict something about what is hidden.
+"""Masked prediction on video: encode the visible tubelets, predict a target for the hidden ones.
 
-Tong et al., VideoMAE, https://arxiv.org/abs/2203.12602. What is predicted is a target (tubelet.targets), what predicts
-it a decoder (tubelet.decoders); any of them goes with any encoder.
+Tong et al., VideoMAE, https://arxiv.org/abs/2203.12602. The target (tubelet.targets) is what is predicted; the decoder
+(tubelet.decoders) predicts it. Every target and decoder works with every encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tubelet.targets.pixels import Pixels
 
 
 class MaskedOutput(NamedTuple):
-    """loss: scalar. prediction, target [B,M,P]: what was predicted of the hidden tokens, and what is true."""
+    """loss: scalar. prediction, target [B,M,P]: the predicted and the true values of the hidden tokens."""
 
     loss: Tensor
     prediction: Tensor
@@ -42,7 +42,7 @@ class MaskedModel(VideoModel):
         encoder: any encoder.
         decoder: `(encoder, target_dim) -> Decoder`; None: VideoMAE's.
         target: `(encoder, preprocess) -> Target`; None: VideoMAE's, normalised pixels.
-        preprocess: how the pixels were normalised, so that a target can undo it.
+        preprocess: how the pixels are normalised, so that a target can undo it.
     """
 
     def __init__(
