@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the optimizer step, so that a resumed run needs no state."""
+"""Learning-rate schedules. They are pure functions of the optimizer step, so a resumed run needs no stored state."""
 
 from __future__ import annotations
 
