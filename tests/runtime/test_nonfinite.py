@@ -91,14 +91,14 @@ class Event:
 def test_on_a_gpu_a_step_is_looked_at_one_later_or_at_the_end(
     poisoned: Config, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    monkeypatch.setattr(nonfinite, "_event", lambda device: Event())
+    monkeypatch.setattr(nonfinite, "_record_event", lambda device: Event())
     with pytest.raises(FloatingPointError, match="of step 2 is"):
         run.main(poisoned("callbacks.checkpoints.every_n_steps=100", f"trainer.max_steps={steps}"))
     assert len(curve("try", "lr")) == 3
 
 
 def test_on_a_gpu_a_step_is_looked_at_before_it_is_saved(poisoned: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nonfinite, "_event", lambda device: Event())
+    monkeypatch.setattr(nonfinite, "_record_event", lambda device: Event())
     with pytest.raises(FloatingPointError, match="of step 2 is"):
         run.main(poisoned())
     assert saved()["global_step"] == 2
