@@ -90,6 +90,7 @@ def multiblock(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tens
     long_range = ratio >= 0.7 and bool(torch.randint(2, (), generator=generator))
     scales = [0.7, 0.7] if long_range else []
     while (missing := target - int(hidden.sum())) > 0:
+        # `missing` cuts the last block, so that the count is exact
         block = _block(grid, scales.pop() if scales else 0.15, generator) & ~hidden
         new = block.flatten().nonzero().flatten()[:missing]
         hidden.view(-1)[new] = True

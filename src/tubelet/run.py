@@ -100,6 +100,7 @@ def _run(cfg: DictConfig) -> dict[str, float]:
 
 def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
     """The model of a run, initialised from `weights`, and its masking. Raises ValueError if they do not match."""
+    # a key of its own, so that the initial weights do not depend on what else is drawn from the seed
     torch.manual_seed(key(config["seed"], "weights"))
     model: VideoModel = build_node(config["model"], where="model")
     masking = None
@@ -176,7 +177,7 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
         return RunDirectory(Path(path)), checkpoint and Path(checkpoint), False
     fixed = None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        fixed = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+        fixed = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))  # a sweep sets the directory of each job
     locked: list[RunDirectory] = []
 
     def choose() -> tuple[str, str | None, bool]:

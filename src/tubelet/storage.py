@@ -60,7 +60,7 @@ def put(temporary: Path, path: Path) -> None:
     if path.is_dir():
         os.replace(path, old)
     os.replace(temporary, path)
-    flush(path.parent)
+    flush(path.parent)  # the rename must be on the disk before the old contents are removed
     remove(old)
 
 
@@ -68,7 +68,7 @@ def clean(directory: Path) -> None:
     """Undo what a killed process has left unfinished in `directory`."""
     for old in directory.glob(".*.aside"):
         path = old.with_name(old.name[1:].removesuffix(".aside"))
-        if not path.exists():
+        if not path.exists():  # killed between the two renames of `put`
             os.replace(old, path)
         remove(old)
     for leftover in directory.glob(".*.part"):

@@ -74,7 +74,7 @@ def test_steps_are_skipped_up_to_a_limit_which_a_resumed_run_remembers(poisoned:
     assert saved()["skipped_steps"] == 1
     assert all(value.isfinite().all() for value in saved()["state_dict"].values())
     assert sum(loss != loss for loss in curve("try")) == 1  # logged as it was
-    with pytest.raises(FloatingPointError, match="skip_nonfinite=2 goes on without this step"):
+    with pytest.raises(FloatingPointError, match="skip_nonfinite=2 continues without this step"):
         run.main(poisoned("trainer.skip_nonfinite=1", f"resume={newest('try')}"))
     assert len(rows()) == 4  # of two steps
     run.main(poisoned("trainer.skip_nonfinite=3", f"resume={newest('try')}"))

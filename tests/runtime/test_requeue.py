@@ -144,7 +144,7 @@ def test_ctrl_c_twice_ends_at_once() -> None:
     ("script", "message"),
     [
         ("echo not allowed >&2; exit 1", "job 13 cannot be requeued (not allowed): run"),
-        ("", "job 13 goes on, though it was to be requeued; once it has ended, run"),
+        ("", "job 13 continues, although it was requeued; after its end run"),
     ],
 )
 def test_what_slurm_does_not_requeue_says_how_to_go_on(

@@ -95,6 +95,7 @@ def _measure(name: str, manifest: Manifest, reader: str, clips: int, rounds: int
     spent = torch.zeros(rounds + 1, 3, dtype=torch.float64)  # milliseconds
     for number in range(rounds + 1):
         for clip in range(clips):
+            # another epoch each time, so that crops and masks are drawn again; all stages get the same clip
             slot = (number * clips + clip, clip % len(manifest))
             for stage, run in enumerate(stages):
                 begun = process_time()

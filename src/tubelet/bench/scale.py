@@ -103,12 +103,14 @@ def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 
     grid, masking = model.grid, masking or partial(tube, ratio=0.9)
     mask = Mask.from_hidden(torch.stack([masking(grid, generator=generator(i)) for i in range(batch)]))
     mode = tensors_without_memory()
+    # the weights are copied to fake tensors, so that the real model is not touched
     fakes = {name: mode.from_tensor(p).requires_grad_() for name, p in model.named_parameters()}
     fakes |= {name: mode.from_tensor(b) for name, b in model.named_buffers()}
     weights = {tensor.untyped_storage() for tensor in fakes.values()}
     saved: dict[Any, int] = {}
 
     def weigh(tensor: Tensor) -> Tensor:
+        # by storage, so that views of one tensor count once; weights are in memory anyway
         if tensor.untyped_storage() not in weights:
             saved[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
         return tensor

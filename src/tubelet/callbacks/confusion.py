@@ -56,6 +56,7 @@ class Confusion(L.Callback):
         return {"best": self.best, "matrix": self.matrix}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        # a resumed run may never be better than before: then the matrix of the best epoch is this one
         self.best, self.matrix = state_dict["best"], state_dict["matrix"]  # type: ignore[assignment]
 
 

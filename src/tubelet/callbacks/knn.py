@@ -79,6 +79,7 @@ class KNN(L.Callback):
             labels.append(batch.label)
         mine = torch.cat(features) if features else torch.zeros(0, method.model.encoder.dim, device=method.device)
         label = torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64, device=method.device)
+        # filtered before gathering: `gather_rows` allows another number of rows on each rank
         mine, label = mine[label != NO_LABEL], label[label != NO_LABEL]
         return gather_rows(mine, trainer.strategy), gather_rows(label, trainer.strategy)
 
@@ -103,7 +104,7 @@ class KNN(L.Callback):
             [(epoch, chosen[place]) for epoch, place in slots]
             for slots in EvaluationBatches(len(chosen), videos, rank=trainer.global_rank, ranks=ranks)
         ]
-        timeout = data.timeout if data.num_workers else 0
+        timeout = data.timeout if data.num_workers else 0  # torch allows a timeout only with workers
         return DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,

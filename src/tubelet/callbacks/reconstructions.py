@@ -51,7 +51,7 @@ class Reconstructions(L.Callback):
         model = method_of(trainer).model
         assert isinstance(model, MaskedModel)
         training = method.training
-        method.eval()
+        method.eval()  # no dropout and no drop path in pictures
         with torch.no_grad(), trainer.precision_plugin.forward_context():  # on every rank: a sharded model needs all
             result = reconstruct(model, self.batch.clip, self.batch.mask)
         method.train(training)

@@ -69,6 +69,7 @@ class SelfAttentionDecoder(Decoder):
             )
             for _ in range(depth)
         ]
+        # The blocks are built before this line: the order in which weights are drawn decides what a seed means.
         self.project = nn.Linear(encoder.dim, dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         grid = encoder.grid
@@ -87,6 +88,7 @@ class SelfAttentionDecoder(Decoder):
     def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
         visible = self.project(tokens)  # [B,prefix+V,E]
         prefix = visible.shape[1] - mask.visible.shape[1]  # number of class tokens, which get no position
+        # The order does not matter to attention, so hidden tokens are appended instead of put back in their places.
         x = torch.cat(
             [
                 visible[:, :prefix],

@@ -21,6 +21,7 @@ def few_labels(manifest: str | Path, out: str | Path, per_class: int, seed: int 
         videos = (labels == label).nonzero().flatten()
         if per_class < 1 or len(videos) < per_class:
             raise ValueError(f"{manifest}: class {label} has {len(videos)} videos, cannot draw {per_class}")
+        # drawn per class, so that more videos per class include those of fewer
         order = torch.randperm(len(videos), generator=generator(seed, "few labels", label))
         chosen += videos[order[:per_class]].tolist()
     Manifest(whole.root, whole.table.take(sorted(chosen))).write(out)

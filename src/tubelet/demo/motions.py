@@ -73,6 +73,7 @@ def render(directory: str | Path, seed: int = 0, train_per_class: int = 80, val_
         shutil.rmtree(
             unfinished, ignore_errors=True
         )  # left by a process that was killed; nobody else writes there, because we hold the lock
+        # in another directory that is renamed at the end: a directory with this name is always complete
         _render_all(unfinished, seed, {"train": train_per_class, "val": val_per_class})
         (unfinished / "demo.json").write_text(json.dumps(stamp))
         os.replace(unfinished, directory)

@@ -86,6 +86,7 @@ class Encoder(Stack):
             raise ValueError(
                 f"{name}.layers() must list modules: the embedding, every block, the last norm; it lists {len(layers)}"
             )
+        # a block outside the encoder would be compiled and sharded, but its weights would not be saved
         own = {id(part) for part in self.modules()}
         if any(id(block) not in own for block in layers[1:-1]):
             raise ValueError(f"{name}.layers() lists a block that is not a part of the encoder")
@@ -110,6 +111,7 @@ class Encoder(Stack):
         lines_up = visible.shape[1] % t == 0
         if lines_up and visible.device.type == "cpu" and not torch.compiler.is_compiling():
             steps = visible.unflatten(1, (t, -1))  # [B,t,S]
+            # tokens are numbered (t h w), so the same position in the next time step has a number larger by h*w
             lines_up = bool((steps == steps[:, :1] % places + places * torch.arange(t)[None, :, None]).all())
         if not lines_up:
             raise ValueError(

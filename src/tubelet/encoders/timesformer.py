@@ -51,11 +51,13 @@ class DividedBlock(Block):
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         cls, patches = x[:, :1], x[:, 1:].unflatten(1, (self.t, -1))  # [B,1,D], [B,t,S,D]
 
+        # over time: a sequence per position
         tracks = patches.transpose(1, 2).flatten(0, 1)  # [B*S,t,D]
         branch, _ = self.temporal_attn(self.temporal_norm(tracks))
         branch = self.temporal_proj(self.drop_path(branch)).unflatten(0, (len(x), -1))  # [B,S,t,D]
         patches = patches + branch.transpose(1, 2)
 
+        # over space: a sequence per frame
         copies = cls[:, None].expand(-1, self.t, -1, -1)  # [B,t,1,D]
         frames = torch.cat([copies, patches], dim=2).flatten(0, 1)  # [B*t,1+S,D]
         branch, weights = self.attn(self.norm1(frames), return_attention)
@@ -107,7 +109,7 @@ class TimeSformer(Encoder):
                 f"unknown attention_type '{attention_type}', "
                 "expected divided_space_time, joint_space_time or space_only"
             )
-        self.grid = ClipGrid(num_frames, *sides(image_size), 1, patch_size)
+        self.grid = ClipGrid(num_frames, *sides(image_size), 1, patch_size)  # tubelets of one frame
         self.dim = dim
         self.in_channels = in_channels
         self.attention_type = attention_type

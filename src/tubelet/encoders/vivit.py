@@ -183,6 +183,7 @@ class FactorisedViViT(Encoder):
         nn.init.trunc_normal_(self.time_positions, std=init_std)
 
     def layers(self) -> Sequence[nn.Module]:
+        # both norms come after the blocks, so they learn at the rate of the head
         return [self.patch_embed, *self.blocks, nn.ModuleList([self.spatial_norm, self.norm])]
 
     def forward(
@@ -198,12 +199,14 @@ class FactorisedViViT(Encoder):
         table = self.positions[:, 1:].repeat(1, t, 1)  # [1,N,D]
         x = self.patch_embed(clip, visible) + take_positions(table, visible)  # [B,t*S,D]
 
+        # spatial encoder: a sequence per time step
         x = x.unflatten(1, (t, -1)).flatten(0, 1)  # [B*t,S,D]
         cls = (self.cls_token + self.positions[:, :1]).expand(len(x), -1, -1)
         x = self.dropout(torch.cat([cls, x], dim=1))  # [B*t,1+S,D]
         x, states, attentions = self.run_blocks(self.blocks[: self.depth], x, *flags)
         x = self.spatial_norm(x).unflatten(0, (-1, t))  # [B,t,1+S,D]
 
+        # temporal encoder: a sequence of the time steps' class tokens
         cls = self.time_cls_token.expand(len(x), -1, -1)
         steps = self.dropout(torch.cat([cls, x[:, :, 0]], dim=1) + self.time_positions)  # [B,1+t,D]
         steps, time_states, time_attentions = self.run_blocks(self.blocks[self.depth :], steps, *flags)

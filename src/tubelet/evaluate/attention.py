@@ -34,6 +34,7 @@ def attention_map(encoder: Encoder, clip: Tensor) -> Tensor:
     assert output.attentions is not None
     grid, prefix = encoder.grid, encoder.num_prefix_tokens
     frame, clip_tokens = prefix + grid.h * grid.w, prefix + grid.N
+    # The last block whose attention is over tokens: a temporal encoder's last blocks attend over time steps.
     for weights in reversed(output.attentions):  # [1,heads,K,K], or of each time step [t,heads,K,K]
         tokens = weights.shape[-1]
         if tokens in (frame, clip_tokens) and len(weights) * (tokens - prefix) == grid.N:
@@ -56,7 +57,7 @@ def save_attention(model: Any, video: str | PathLike[str], path: str | Path, fps
     heat = F.interpolate(attention_map(encoder, clip)[None, None], clip.shape[2:], mode="trilinear")[0, 0]  # [T,H,W]
     pixels = model.preprocess.denormalise(clip)[0].movedim(0, -1).clamp(0, 1).numpy()  # [T,H,W,C]
     frames = [(one * 255).round().astype(np.uint8)[None] for one in (pixels, overlay(pixels, heat.numpy()))]
-    scale = max(1, round(192 / pixels.shape[1]))
+    scale = max(1, round(192 / pixels.shape[1]))  # small frames are enlarged
     write_film(path, side_by_side(frames, ("original", "attention"), scale), fps)
     return path
 

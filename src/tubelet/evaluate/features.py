@@ -59,6 +59,7 @@ def extract_features(
     )
     parts = _parts_folder(out, encoder, videos, per_token, batch_size)
     batches = [[(0, i) for i in part.tolist()] for part in torch.arange(len(videos)).split(batch_size)]
+    # every part but the last has the same number of batches; if the last exists too, the slice below is empty
     done = len(list(parts.glob("*.safetensors"))) * _BATCHES_PER_PART
     loader = DataLoader(dataset, batch_sampler=batches[done:], collate_fn=collate, num_workers=num_workers)
     rows: list[Tensor] = []
@@ -101,6 +102,7 @@ def _parts_folder(out: Path, encoder: Encoder, videos: Manifest, per_token: bool
 
 def _bytes_of(encoder: Encoder, videos: Manifest) -> Iterator[bytes]:
     yield "\n".join(map(str, videos.table["path"].to_pylist())).encode()
+    # the weights themselves, not their file: the same path may hold another checkpoint by now
     for parameter in encoder.state_dict().values():
         yield parameter.float().cpu().numpy().tobytes()
 

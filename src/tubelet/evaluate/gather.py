@@ -17,6 +17,7 @@ def gather_rows(rows: Tensor, strategy: Any) -> Tensor:
     `strategy` is Lightning's. The ranks first exchange their counts, so no row is lost or counted twice.
     """
     counts = strategy.all_gather(torch.tensor(len(rows), device=rows.device)).flatten().tolist()
+    # a collective needs equal shapes on all ranks
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = strategy.all_gather(padded).reshape(len(counts), *padded.shape)  # [ranks,most,...]

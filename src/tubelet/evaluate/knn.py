@@ -47,8 +47,9 @@ def knn_scores(
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
     one_hot = F.one_hot(labels, num_classes).to(bank.dtype)  # [n,classes]
     scores = []
-    for chunk in queries.split(_CHUNK):
+    for chunk in queries.split(_CHUNK):  # in chunks, so that the table of similarities stays small
         cosine, nearest = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)  # both [m,k]
+        # the softmax divides the weights exp(cosine / temperature) by their sum, which makes them shares
         votes = (cosine / temperature).softmax(dim=1)
         scores.append((votes[..., None] * one_hot[nearest]).sum(1))
     return torch.cat(scores) if scores else bank.new_zeros(0, num_classes)

@@ -39,6 +39,7 @@ def predict(
         return [number for view in views for number in view]
 
     frames = read_clip(video, choose, reader)  # [clips*T,H,W,C]
+    # the video is decoded once; the model runs once per crop, which limits the memory
     device = model.head.weight.device
     training = model.training
     model.eval()

@@ -38,6 +38,7 @@ def reconstruct(model: MaskedModel, clip: Tensor, mask: Mask) -> Reconstruction:
     model does not predict anything that can be drawn.
     """
     target = _target_of(model)
+    # here, too, because the picture must show the same tokens as `prediction` has
     mask = model.decoder.choose(mask)
     prediction = model(clip, mask).prediction.float()  # [B,M,P]
     clip = clip.float()

@@ -34,6 +34,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "qkv")
         self.q_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
+        # the logarithm of the temperature, so that it stays positive while it is learned
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.0).log()) if cosine else None
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
@@ -51,6 +52,7 @@ class Attention(nn.Module):
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [B,heads,K,d]
         scale = q.shape[-1] ** -0.5
         if self.scale is not None:  # cosine attention: unit vectors, temperature at most 100
+            # 4.6052 = log(100)
             q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp()
             k, scale = F.normalize(k, dim=-1), 1.0
         dropout = self.attention_dropout if self.training else 0.0

@@ -59,6 +59,7 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.drops or not self.training:
             return x
+        # one draw per clip: the whole branch of a clip is kept or dropped
         kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(self.keep)  # [B,1,...]
         return x * (kept / self.keep.to(x.dtype))
 
@@ -88,6 +89,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act, dropout, mlp_hidden_dropout)
         self.drop_path = DropPath(drop_path)
+        # the published checkpoints have these names
         self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
         self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
 

@@ -42,11 +42,13 @@ class TubeletEmbedding(nn.Module):
         self.grid = grid
         size = (grid.tubelet, grid.patch, grid.patch)
         self.proj = nn.Conv3d(channels, dim, kernel_size=size, stride=size)
+        # initialised as the linear layer that it is: the fan-out of a convolution would be larger
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
         tubelets = take(cut(clip, self.grid), visible)  # [B,V,C,p0,p1,p2]
+        # a matrix product instead of the convolution, which would have to embed hidden tubelets, too
         weight = self.proj.weight.flatten(1)
         return F.linear(tubelets.flatten(2).to(weight.dtype), weight, self.proj.bias)

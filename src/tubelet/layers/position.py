@@ -17,6 +17,7 @@ def sincos(length: int, dim: int) -> Tensor:
 
     Source: VideoMAE (https://arxiv.org/abs/2203.12602), after "Attention is all you need".
     """
+    # computed in float64, as the original does in numpy, so that the rounded table is equal to the bit
     position = torch.arange(length, dtype=torch.float64)[:, None]
     column = torch.arange(dim, dtype=torch.float64)
     angle = position / 10000 ** (2 * (column // 2) / dim)  # [length,dim]

@@ -66,6 +66,7 @@ class MetricsCSV(Logger):
         lines = io.StringIO()
         csv.DictWriter(lines, self.columns).writerows(self._waiting)
         data = lines.getvalue().encode()
+        # unbuffered: a row is in the file when this returns, or the error is raised here
         with self.path.open("ab", buffering=0) as file:
             end = file.tell()
             try:

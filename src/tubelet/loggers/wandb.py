@@ -81,6 +81,7 @@ class RunLogger(WandbLogger):
         """The run object of the wandb package. It is opened at the first access."""
         if self._run is None:
             self._run = self._open()
+            # the optimizer step is the x axis of all charts
             self._run.define_metric("trainer/global_step")
             self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return self._run

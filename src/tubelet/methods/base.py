@@ -131,7 +131,9 @@ class Method(L.LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
+        # set in every step from its number alone: there is no scheduler whose state a resumed run would need
         lr = self.optim.lr(self.global_step, self.plan.total_steps, self.plan.steps_per_epoch, self.plan.batch_size)
+        # torch's own optimizer, not Lightning's wrapper around it
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
@@ -144,9 +146,10 @@ class Method(L.LightningModule):
         if scaler is not None:
             scaler.unscale_(optimizer)  # Lightning leaves this to the fused optimizer's step, which is too late to clip
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        # computed even without clipping: it is logged, and shows whether all gradients are finite
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if isinstance(norm, DTensor):
-            norm = norm.full_tensor()
+            norm = norm.full_tensor()  # under FSDP each rank has the norm of its part only
         if self.optim.clip_grad is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
         if scaler is None:  # a scaler skips such an update itself

@@ -63,7 +63,7 @@ class Classification(Method):
         if mixup < 0 or cutmix < 0:
             raise ValueError(f"method.mixup and method.cutmix must not be negative, got {mixup} and {cutmix}")
         self.from_weights, self.label_smoothing, self.class_balanced = from_weights, label_smoothing, class_balanced
-        self.mixer = None
+        self.mixer = None  # timm's Mixup applies the label smoothing itself
         if mixup > 0 or cutmix > 0:
             self.mixer = Mixup(mixup, cutmix, label_smoothing=label_smoothing, num_classes=classes)
         self.class_weight: Tensor | None = None

@@ -24,6 +24,6 @@ class Pretraining(Method):
         return StepResult(output.loss, len(batch.clip), metrics)
 
     def on_train_batch_end(self, *arguments: Any) -> None:
-        if self.step_is_complete:
+        if self.step_is_complete:  # first, because the base class then clears the accumulated results
             self.model.target.after_step(self.model.encoder, self.global_step, self.plan.total_steps)
         super().on_train_batch_end(*arguments)

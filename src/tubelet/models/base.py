@@ -37,5 +37,6 @@ class VideoModel(nn.Module):
         """Names of the parts that belong to this task. They start from random values when the weights come from another
         task, and another task drops them.
         """
+        # derived, not listed, so that a new part of a subclass belongs to the task without another line
         own = {name for name, _ in self.named_children()} | {name for name, _ in self.named_parameters(recurse=False)}
         return (*sorted(own - {"encoder"}), *(f"encoder.{part}" for part in self.encoder.task_parts))

@@ -57,7 +57,7 @@ class VideoClassifier(VideoModel):
             raise ValueError(f"unknown pool '{pool}', expected auto, mean, cls or attentive")
         if id2label is not None and sorted(int(i) for i in id2label) != list(range(num_classes)):
             raise ValueError(f"id2label must name the classes 0 to {num_classes - 1}, got {len(id2label)} names")
-        if norm_after_pool and pool == "mean":
+        if norm_after_pool and pool == "mean":  # changes the given encoder, so that its config file fits all methods
             encoder.norm = nn.Identity()
         self.num_classes = num_classes
         self.pool = pool
@@ -92,6 +92,7 @@ class VideoClassifier(VideoModel):
 
         class_weight: weight of each class, [num_classes].
         """
+        # the loss is computed in float32 at least, also under bf16
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.num_classes == 1:
             return F.mse_loss(logits.flatten(), label.flatten().to(logits.dtype))

@@ -53,13 +53,14 @@ class MaskedModel(VideoModel):
         preprocess: Preprocess | None = None,
     ) -> None:
         super().__init__(encoder, preprocess)
+        # the target is built first, because its width is the decoder's output width
         made: Target = (target or partial(Pixels))(encoder, self.preprocess)
         self.decoder: Decoder = (decoder or partial(SelfAttentionDecoder))(encoder, made.dim)
         self.target = made
 
     def forward(self, clip: Tensor, mask: Mask) -> MaskedOutput:
         """clip float [B,C,T,H,W], normalised as `preprocess` says."""
-        mask = self.decoder.choose(mask)
+        mask = self.decoder.choose(mask)  # a decoder may predict only a part of the hidden tokens
         visible = self.encoder(clip, mask)  # [B,prefix+V,D]
         prediction = self.decoder(visible, mask)  # [B,M,P]
         target = self.target(clip, mask)  # [B,M,P]

@@ -55,6 +55,7 @@ class AdamW:
 
     def lr(self, step: int, total_steps: int, steps_per_epoch: int, batch_size: int) -> float:
         """Learning rate of optimizer step `step`, before it is multiplied by the `lr_scale` of a group."""
+        # a run may be shorter than its warm-up: its last step still has the peak rate
         warmup = min(round(self.warmup_epochs * steps_per_epoch), total_steps - 1)
         rates = (rate * batch_size / 256 for rate in (self.base_lr, self.min_lr, self.warmup_lr))
         return warmup_cosine(step, total_steps, warmup, *rates)

@@ -41,6 +41,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float |
     encoder = set(getattr(model, "encoder", model).parameters())
     trained.sort(key=lambda named: named[1] not in undecayed or named[1] in encoder)
     numbers, head = layer_numbers(model) if layer_decay is not None else ({}, 0)
+    # one group per (weight decay, rate): a fused step is faster with few large groups
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in trained:
         decays = parameter.ndim > 1 and parameter not in undecayed

@@ -42,7 +42,7 @@ def find_runs(folder: Path) -> list[Run]:
     for directory, folders, files in os.walk(folder):
         if "config.yaml" in files and "checkpoints" in folders:  # conf/ has a config.yaml, too
             found.append(Path(directory))
-            folders.clear()
+            folders.clear()  # no run directory lies within another
         folders[:] = [name for name in folders if not name.startswith(".")]
     if not found:
         raise ValueError(f"{folder}: no run directory in it")

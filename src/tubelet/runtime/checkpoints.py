@@ -83,6 +83,7 @@ class Checkpoints(Checkpoint):
             return
         self._step = trainer.global_step
         if self._is_permanent():
+            # before last.ckpt: a run that continues from last.ckpt must not lack this one
             self._try_to_save(trainer, f"step={self._step}.ckpt")
         if self._step >= trainer.max_steps:
             save(trainer, LAST)
@@ -102,7 +103,7 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"callbacks: monitor '{monitor}' is not logged; known: {sorted(trainer.callback_metrics)}")
         value, best = float(trainer.callback_metrics[monitor]), self.best
         if best is None or (value > best if self.mode == "max" else value < best):
-            self.best = value
+            self.best = value  # before the save, because the checkpoint contains it
             if not self._try_to_save(trainer, BEST):
                 self.best = best
 
@@ -117,7 +118,7 @@ class Checkpoints(Checkpoint):
         try:
             save(trainer, name)
         except SaveError as error:
-            log.error("%s; training goes on and tries again in %d steps", error, self.every_n_steps)
+            log.error("%s; training continues and tries again in %d steps", error, self.every_n_steps)
             for logger in trainer.loggers if trainer.is_global_zero else ():
                 if isinstance(logger, WandbLogger):
                     logger.experiment.alert(title="no checkpoint", text=str(error))
@@ -161,6 +162,7 @@ def save(trainer: L.Trainer, name: str) -> Path:
         """Flush the files that this rank wrote into a sharded checkpoint, and return their checksums."""
         if not temporary.is_dir():
             return {}
+        # torch names the files of a rank `__<rank>_<number>`; all other files are rank 0's
         shards = sorted(temporary.glob(f"__{trainer.global_rank}_*"))
         rest = [file for file in temporary.iterdir() if not file.name.startswith("__")]
         files = shards + (rest if trainer.is_global_zero else [])
@@ -174,6 +176,7 @@ def save(trainer: L.Trainer, name: str) -> Path:
         if temporary.is_dir():
             storage.seal(temporary, sums)
         if name == LAST and path.exists():
+            # two renames: at any moment at least one of both names is a whole checkpoint
             storage.put(path, path.with_name(PREVIOUS))
         storage.put(temporary, path)
 
@@ -210,7 +213,7 @@ def _on_all_ranks(trainer: L.Trainer, path: Path, function: Callable[[], _T]) ->
 def _disk_error(error: BaseException) -> OSError | None:
     """The OSError that caused `error`, if there is one: torch may raise other errors while it handles it."""
     seen: list[BaseException] = [error]
-    for each in seen:
+    for each in seen:  # the list grows in the loop: a search through causes and contexts
         if isinstance(each, OSError):
             return each
         failures = [caught for caught, _ in each.failures.values()] if isinstance(each, CheckpointException) else []

@@ -24,6 +24,7 @@ def same_run(old: Any, new: Any) -> bool:
 def changed_trainer_settings(old: Any, new: Any) -> list[str]:
     """`trainer.key=value` for the keys of `new` that ask for another result than those of `old`."""
     before, now = (_plain(cfg).get("trainer") or {} for cfg in (old, new))
+    # a key that the old config lacks is no difference: an older version of tubelet wrote it
     keys = [key for key in now if key not in _MACHINE_KEYS and now[key] != before.get(key, now[key])]
     return [f"trainer.{key}={now[key]}" for key in keys]
 

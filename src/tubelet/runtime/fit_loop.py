@@ -53,6 +53,7 @@ class FitLoop(LightningFitLoop):
         if in_all == 0:
             self.restart_nothing()
             return
+        # - 1: after the last batch of an epoch the run is still in that epoch, because its end has not run
         epoch = (in_all - 1) // of_epoch
         in_epoch = in_all - epoch * of_epoch
         self._end_is_due = in_epoch == of_epoch or 0 <= self.max_steps <= self.epoch_loop.global_step

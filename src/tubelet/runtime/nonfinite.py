@@ -62,6 +62,7 @@ class NonFinite(L.Callback):
         method = method_of(trainer)
         if not method.step_is_complete:
             return
+        # copied without waiting; the event below says when the copy is complete
         finite = method.grad_norm.isfinite().to("cpu", non_blocking=True)
         copied = _record_event(method.device)
         losses = [result["loss"] for result in method.results]
@@ -101,7 +102,7 @@ class NonFinite(L.Callback):
         rows = [row for part in gather_objects(mine) for row in part]
         losses = torch.tensor([row[2] for row in rows])
         if trainer.scaler is not None and losses.isfinite().all():
-            return
+            return  # the scaler has skipped the step and lowers its scale
         file = Path(trainer.default_root_dir) / "nonfinite.csv"
         if trainer.is_global_zero:
             _append(file, rows)
@@ -111,7 +112,7 @@ class NonFinite(L.Callback):
             raise FloatingPointError(
                 f"the {what} of step {step.number} is not finite: no update was made, and the weights are still good. "
                 f"The videos of its batch are listed in {file}. (resume=auto trainer.skip_nonfinite={self.skipped} "
-                f"goes on without this step.)"
+                f"continues without this step.)"
             )
 
 

@@ -37,6 +37,7 @@ class Pulse:
             self._store.set(f"asks/{self.rank}", "")
             before = self._beats()
             time.sleep(2.5 * BEAT)
+            # silent: no new beat within two and a half intervals
             silent = [rank for rank, beat in enumerate(self._beats()) if beat == before[rank]]
             found = [self._names[rank] for rank in silent if not self._store.check([f"asks/{rank}"])]
 

@@ -84,6 +84,7 @@ class Requeue(L.Callback):
 
     def _any_rank_signalled(self, trainer: L.Trainer) -> bool:
         """Whether any rank has received a signal."""
+        # all ranks ask in every step: SLURM may signal one rank earlier than another, and all must stop after the same
         flag = torch.tensor([len(signals.noted)])
         if trainer.world_size > 1:
             dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
@@ -114,7 +115,7 @@ def end_process(interrupted: Interrupted) -> NoReturn:
         if done.returncode and not _ended_by_slurm(REFUSED_WAIT):
             _exit_with_advice(interrupted, f"job {job} cannot be requeued ({done.stderr.strip()}): {advice}")
     if not _ended_by_slurm(REQUEUE_WAIT):
-        _exit_with_advice(interrupted, f"job {job} goes on, though it was to be requeued; once it has ended, {advice}")
+        _exit_with_advice(interrupted, f"job {job} continues, although it was requeued; after its end {advice}")
     sys.exit(0)
 
 

@@ -45,6 +45,7 @@ class RunDirectory:
     def checkpoints(self) -> list[Path]:
         """All checkpoints, in the order in which they are tried to continue the run."""
         found = sorted(self.last_checkpoint.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+        # these two come first, whatever their times are
         first = [self.last_checkpoint, self.last_checkpoint.with_name(PREVIOUS)]
         return first + [path for path in found if path not in first] if found else []
 
@@ -219,12 +220,12 @@ def _continue_restarted(run: RunDirectory, cfg: DictConfig) -> tuple[RunDirector
     if run.finished:
         return run, None, f"the job ({run.job}) was restarted, but {run.path} is finished: nothing to do"
     checkpoint, damaged = run.prepare_to_continue(cfg)
-    if damaged and not checkpoint:
+    if damaged and not checkpoint:  # an error: a new start would hide the loss
         run.unlock()
         raise ValueError(f"the job ({run.job}) was restarted, but no checkpoint in {run.path} is whole: {damaged}")
     if checkpoint is None:
         run.claim(cfg)
-        (run.path / "metrics.csv").unlink(missing_ok=True)
+        (run.path / "metrics.csv").unlink(missing_ok=True)  # it starts from the beginning, and logs all steps again
     start = f"from {checkpoint.name}" if checkpoint else "from the beginning, it has no checkpoint yet"
     return run, checkpoint, f"the job ({run.job}) was restarted: {damaged}continuing {run.path} {start}"
 

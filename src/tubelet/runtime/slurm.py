@@ -34,6 +34,7 @@ def step() -> int | None:
 
 def port() -> int:
     """The port at which the ranks of this run meet. Each job and each srun of a job gets another port."""
+    # 3571 is prime to 10000, so the sruns of one job get different ports
     number = int(os.environ.get("SLURM_JOB_ID", "0")[-4:])
     return 15000 + (number + 3571 * (step() or 0)) % 10000
 

@@ -55,6 +55,7 @@ def build_trainer(
     if log_every_n_steps < 1:
         raise ValueError(f"trainer.log_every_n_steps must be at least 1, got {log_every_n_steps}")
     resolved = resolve_precision(precision, accelerator)
+    # a type for the whole model, or None for precisions that Lightning handles itself
     whole = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(resolved)
     callbacks = [*callbacks, Requeue(timeout_minutes, enabled=requeue), NonFinite(skip_nonfinite)]
     return L.Trainer(

@@ -40,6 +40,7 @@ class Pixels(Target):
     def hidden_pixels(self, clip: Tensor, mask: Mask) -> Tensor:
         """The hidden tubelets in [0, 1], [B,M,p,C], p = tubelet * patch * patch; float32, or float64 as the clip."""
         tubelets = take(cut(clip, self.grid), mask.hidden)  # [B,M,C,p0,p1,p2]
+        # at least float32, whatever the type of the clip: mean and deviation of a patch need it
         tubelets = tubelets.to(torch.promote_types(clip.dtype, torch.float32))
         return self.preprocess.denormalise(tubelets, channel_dim=2).flatten(3).transpose(2, 3)
 

@@ -43,6 +43,7 @@ def _download(name: str) -> Path:
 
     try:
         found = Path(snapshot_download(name, allow_patterns=["*.json", "model*.safetensors"]))
+        # many repositories hold the same weights twice: the pickled ones are fetched only if there are no others
         if not list(found.glob("model*.safetensors")):
             found = Path(snapshot_download(name, allow_patterns=["*.json", "pytorch_model*.bin"]))
     except Exception as error:  # the hub's client raises a dozen types of errors with this meaning

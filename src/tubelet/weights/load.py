@@ -25,6 +25,7 @@ from tubelet.weights.overrides import override
 from tubelet.weights.place import Report, place
 from tubelet.weights.source import Source
 
+# in this order: the first format that recognises a file reads it, and `Original` accepts every file
 FORMATS: tuple[Format, ...] = (HuggingFace(), Checkpoint(), Original())
 _TIMM = "timm:"
 Model = VideoModel | Encoder
@@ -100,7 +101,7 @@ def start_from(
     if str(path).startswith(_TIMM):
         import timm
 
-        from tubelet.weights.timm_vit import inflate
+        from tubelet.weights.timm_vit import inflate  # imported here, because other weights do not need timm
 
         encoder = model if isinstance(model, Encoder) else model.encoder
         report = inflate(encoder, timm.create_model(str(path).removeprefix(_TIMM), pretrained=True))

@@ -124,6 +124,7 @@ def _foreign_state(model: nn.Module, family: Family) -> State:
     state: dict[str, Any] = {key: value.float() for key, value in model.state_dict().items()}
     for key in [key for key, _ in model.named_buffers() if key in state]:
         table = state.pop(key)
+        # transformers computes this table itself, so another one would be lost without an error
         own = torch.equal(table.float().cpu(), sincos(*table.shape[1:]))
         refuse(not own, f"{key} other than VideoMAE's table of this clip size")
     if isinstance(model, Encoder):

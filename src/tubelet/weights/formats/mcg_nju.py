@@ -122,6 +122,6 @@ def _blocks(state: State, prefix: str) -> Node:
         "depth": 1 + max(numbers),
         "mlp_ratio": hidden / dim,
         "bias": "qv" if "attn.q_bias" in first else "qkv" if "attn.qkv.bias" in first else "none",
-        "layer_scale": 1e-5 if "gamma_1" in first else 0.0,
+        "layer_scale": 1e-5 if "gamma_1" in first else 0.0,  # any positive value: the file replaces it
         "cosine_attention": "attn.scale" in first,
     }

@@ -24,6 +24,7 @@ class Checkpoint:
         state = {
             key.removeprefix("model."): value for key, value in clean_keys(weights).items() if _of_model(key, weights)
         }
+        # checkpoints of version 0.1 describe their model in another way
         source = Source(str(found.path), contents["model_config"], state, contents.get("masking_config"))
         return first_edition.upgraded(source)
 
