@@ -1,4 +1,4 @@
-"""`tubelet …`: one thin sub-command each. Heavy imports wait until a command runs."""
+"""The command line `tubelet`: one thin function per sub-command. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from tubelet.config import user_errors
 
 app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
 
-Model = Annotated[str, typer.Argument(help="run directory, .ckpt, Hugging Face directory or hub id, or a .pth")]
+Model = Annotated[str, typer.Argument(help="weights: run directory, .ckpt, Hugging Face directory or hub id, .pth")]
 Trust = Annotated[
     list[str] | None,
     typer.Option(
-        "--trust", callback=lambda packages: _importable(packages), help="package whose classes MODEL may name"
+        "--trust",
+        callback=lambda packages: _importable(packages),
+        help="package of your own whose classes the weights may name; may be given several times",
     ),
 ]
 
 
 def _importable(packages: list[str] | None) -> list[str]:
-    """A trusted package may lie in the current directory, as it may for train.py."""
+    """Add the current directory to the import path, as train.py does: a trusted package may be there."""
     if packages:
         sys.path.insert(0, os.getcwd())
     return packages or []
@@ -42,7 +44,7 @@ def train(context: typer.Context) -> None:
     """Train, validate or test, as train.py does: `tubelet train [experiment=NAME] [group=choice] [key=value]`."""
     from tubelet import launch
 
-    sys.argv = [launch.__file__, *context.args]  # the program that Lightning starts again for every further device
+    sys.argv = [launch.__file__, *context.args]  # Lightning starts this program again for every other device
     launch.main()
 
 
@@ -50,13 +52,17 @@ def train(context: typer.Context) -> None:
 def reconstruct(
     model: Model,
     video: Annotated[Path, typer.Argument(help="any video file")],
-    out: Annotated[Path, typer.Option(help="picture to write: .gif, .png or .mp4")],
-    masking: Annotated[str | None, typer.Option(help="tube, random, frame, ... (default: the one of the run)")] = None,
-    ratio: Annotated[float | None, typer.Option(help="share of tokens to hide, in (0, 1) (default: the run's)")] = None,
-    seed: Annotated[int, typer.Option(help="seed of the mask")] = 0,
+    out: Annotated[Path, typer.Option(help="picture to write, ending in .gif, .png or .mp4")],
+    masking: Annotated[
+        str | None, typer.Option(help="masking to use: tube, random, frame, ...; default: that of the run")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="mask ratio, the share of tokens to hide, in (0, 1); default: that of the run")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed from which the mask is drawn")] = 0,
     trust: Trust = None,
 ) -> None:
-    """Draw what a masked model fills in: original | masked | reconstructed."""
+    """Draw a video, the part of it that a masked model sees, and what the model reconstructs."""
     from tubelet.evaluate.pictures import check_picture, save_reconstructions
     from tubelet.evaluate.reconstruction import reconstruct_file
     from tubelet.weights.load import load_masking, load_model
@@ -70,14 +76,16 @@ def reconstruct(
 def predict(
     model: Model,
     videos: Annotated[list[Path], typer.Argument(help="any video files")],
-    topk: Annotated[int, typer.Option(help="classes to name")] = 5,
+    topk: Annotated[int, typer.Option(help="number of classes to print per video, the most probable ones")] = 5,
     labels: Annotated[
-        Path | None, typer.Option(help="file with one class name per line, for weights without names")
+        Path | None, typer.Option(help="file with one class name per line, for weights without class names")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one object per video")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object per video, each on its own line")
+    ] = False,
     trust: Trust = None,
 ) -> None:
-    """Name the classes of videos, each seen in views that cover it."""
+    """Predict the classes of videos. The probabilities are averaged over views that cover the whole video."""
     import json
 
     from tubelet.evaluate.predict import name_classes, predict
@@ -97,14 +105,22 @@ def predict(
 @app.command()
 def convert(
     model: Model,
-    directory: Annotated[Path, typer.Argument(help="to write")],
-    num_heads: Annotated[int | None, typer.Option(help="for a .pth of an unpublished width")] = None,
-    decoder_num_heads: Annotated[int | None, typer.Option(help="likewise, of the decoder")] = None,
-    image_size: Annotated[int | None, typer.Option(help="pixels, for a .pth that was not trained at 224")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="for a .pth that was not trained on 16")] = None,
+    directory: Annotated[Path, typer.Argument(help="directory to write")],
+    num_heads: Annotated[
+        int | None, typer.Option(help="attention heads of the encoder, for a .pth of a width that is not published")
+    ] = None,
+    decoder_num_heads: Annotated[
+        int | None, typer.Option(help="attention heads of the decoder, for a .pth of a width that is not published")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="frame size in pixels, for a .pth that was not trained at 224 pixels")
+    ] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(help="number of frames per clip, for a .pth that was not trained on 16 frames")
+    ] = None,
     trust: Trust = None,
 ) -> None:
-    """Write any weights as a Hugging Face directory, which transformers loads."""
+    """Convert any weights to a Hugging Face directory, which transformers can load."""
     from tubelet.weights.save import convert
 
     convert(
@@ -114,22 +130,26 @@ def convert(
     print(directory)
 
 
-ManifestFile = Annotated[Path, typer.Argument(help="CSV with a `path` column, or a list of `path label` lines")]
-Workers = Annotated[int | None, typer.Option(help="processes; default: one for each core")]
+ManifestFile = Annotated[
+    Path, typer.Argument(help="list of videos: a CSV with a `path` column, or a file of `path label` lines")
+]
+Workers = Annotated[int | None, typer.Option(help="number of processes; default: one per core")]
 Limit = Annotated[float, typer.Option(help="seconds without a new frame after which a decoder is killed")]
-Shard = Annotated[str | None, typer.Option(help="i/n: only the i-th of n parts, i from 0 to n - 1")]
+Shard = Annotated[
+    str | None, typer.Option(help="i/n: work on part i of n parts of the list, i from 0 to n - 1; default: all")
+]
 
 
 @app.command()
 def verify(
     manifest: ManifestFile,
-    out: Annotated[Path, typer.Option(help="manifest to write")],
+    out: Annotated[Path, typer.Option(help="manifest to write, with the usable videos")],
     workers: Workers = None,
     limit: Limit = 60.0,
     shard: Shard = None,
 ) -> None:
-    """Decode every video once: which can be used, how many frames they have, which reader is right. Exit code 1 if one
-    cannot be used. Interrupted, it goes on where it was."""
+    """Decode every video once, to find which can be used, how many frames they have, and which reader is right for
+    them. The exit code is 1 if a video cannot be used. After an interruption, the same command continues."""
     from tubelet.videos.verify import verify
 
     raise typer.Exit(1 if verify(manifest, out, workers, limit, shard) else 0)
@@ -137,10 +157,10 @@ def verify(
 
 @app.command()
 def merge(
-    manifests: Annotated[list[Path], typer.Argument(help="in the order wanted")],
+    manifests: Annotated[list[Path], typer.Argument(help="manifests to join, in the order of the result")],
     out: Annotated[Path, typer.Option(help="manifest to write")],
 ) -> None:
-    """Join manifests, such as those of shards: every video once."""
+    """Join manifests, for example those of shards. Every video is listed once."""
     from tubelet.videos.shards import merge
 
     print(f"{out}: {len(merge(manifests, out))} videos")
@@ -150,17 +170,19 @@ def merge(
 def transcode(
     manifest: ManifestFile,
     directory: Annotated[
-        Path, typer.Argument(help="for the new videos and their manifest; not where the originals are")
+        Path, typer.Argument(help="directory for the new videos and their manifest; it must not hold the originals")
     ],
-    short_side: Annotated[int, typer.Option(help="pixels, even; smaller videos keep their size")] = 256,
-    gop: Annotated[int, typer.Option(help="frames from key frame to key frame")] = 16,
-    fps: Annotated[float | None, typer.Option(help="frames per second to keep; default: all")] = None,
+    short_side: Annotated[
+        int, typer.Option(help="short side of the new videos in pixels, even; smaller videos keep their size")
+    ] = 256,
+    gop: Annotated[int, typer.Option(help="number of frames from one key frame to the next")] = 16,
+    fps: Annotated[float | None, typer.Option(help="number of frames per second to keep; default: all")] = None,
     workers: Workers = None,
     limit: Limit = 600.0,
     shard: Shard = None,
 ) -> None:
-    """Write every video anew for quick training: H.264, small, key frames close together. Originals are only read. Exit
-    code 1 if one could not be read. Interrupted, it goes on where it was."""
+    """Re-encode every video for fast training: H.264, small, with key frames close together. The originals are not
+    changed. The exit code is 1 if a video could not be read. After an interruption, the same command continues."""
     from tubelet.videos.encode import Settings
     from tubelet.videos.transcode import transcode
 
@@ -170,35 +192,40 @@ def transcode(
 
 @app.command()
 def report(
-    runs: Annotated[Path, typer.Argument(help="a directory with run directories in it, at any depth")],
-    out: Annotated[Path | None, typer.Option(help=".html, .png or .csv to write; default: report.html in RUNS")] = None,
+    runs: Annotated[Path, typer.Argument(help="directory that contains run directories, at any depth")],
+    out: Annotated[
+        Path | None, typer.Option(help="report to write, ending in .html, .png or .csv; default: report.html in RUNS")
+    ] = None,
 ) -> None:
-    """What became of all runs: what differed between them, how they ended, their curves and pictures."""
+    """Compare runs: the settings in which they differ, their final metrics, curves and pictures."""
     from tubelet.report.page import report
 
     print(report(runs, out))
 
 
-bench = typer.Typer(help="What a step and a clip cost on this machine.", no_args_is_help=True)
+bench = typer.Typer(help="Measure what a training step and a clip cost on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
 @bench.command("step")
 def bench_step(
-    system: Annotated[list[str] | None, typer.Option(help="default: all of them")] = None,
-    size: Annotated[str, typer.Option(help="tiny, small or base")] = "tiny",
-    batch: Annotated[int, typer.Option(help="clips", min=1)] = 2,
-    image_size: Annotated[int, typer.Option(help="pixels, a multiple of 16")] = 112,
-    steps: Annotated[int, typer.Option(help="counted; the median counts", min=1)] = 7,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    bf16: Annotated[bool, typer.Option("--bf16", help="under autocast")] = False,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(help="system to measure: videomae-pretraining, videomae, vivit or timesformer; default: all"),
+    ] = None,
+    size: Annotated[str, typer.Option(help="size of the model: tiny, small or base")] = "tiny",
+    batch: Annotated[int, typer.Option(help="number of clips per step", min=1)] = 2,
+    image_size: Annotated[int, typer.Option(help="frame size in pixels, a multiple of 16")] = 112,
+    steps: Annotated[int, typer.Option(help="number of measured steps, of which the median is printed", min=1)] = 7,
+    device: Annotated[str, typer.Option(help="device to run on: cpu or cuda")] = "cpu",
+    bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16 (autocast)")] = False,
 ) -> None:
-    """Forward and backward of each system, beside that of transformers in the same run."""
+    """Time forward and backward of each system, and of the same model of transformers in the same run."""
     import torch
 
     from tubelet.bench.step import SYSTEMS, bench
 
-    print(f"{'milliseconds a step':22}{'tubelet':>10}{'transformers':>14}{'ratio':>8}")
+    print(f"{'milliseconds per step':22}{'tubelet':>10}{'transformers':>14}{'ratio':>8}")
     for name in system or SYSTEMS:
         timing = bench(name, size, batch, image_size, steps, device, torch.bfloat16 if bf16 else torch.float32)
         theirs = "" if timing.theirs is None else f"{timing.theirs:14.1f}{timing.ours / timing.theirs:8.2f}"
@@ -207,13 +234,17 @@ def bench_step(
 
 @bench.command("data")
 def bench_data(
-    manifest: Annotated[Path | None, typer.Argument(help="your own videos; default: rendered ones")] = None,
-    reader: Annotated[list[str] | None, typer.Option(help="default: all that are installed")] = None,
-    clips: Annotated[int, typer.Option(help="of each round", min=1)] = 8,
-    rounds: Annotated[int, typer.Option(help="the median counts", min=1)] = 7,
-    repeats: Annotated[int, typer.Option(help="clips of every decoded video", min=1)] = 4,
+    manifest: Annotated[
+        Path | None, typer.Argument(help="manifest of your own videos; default: videos rendered for this")
+    ] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option(help="video reader to measure; default: all that are installed")
+    ] = None,
+    clips: Annotated[int, typer.Option(help="number of clips per round", min=1)] = 8,
+    rounds: Annotated[int, typer.Option(help="number of rounds, of which the median is printed", min=1)] = 7,
+    repeats: Annotated[int, typer.Option(help="number of clips per decoded video, for the last column", min=1)] = 4,
 ) -> None:
-    """Decoding alone, the whole pipeline, and the whole pipeline with several clips of every decoded video."""
+    """Time decoding alone, the whole loading pipeline, and the pipeline with several clips per decoded video."""
     from tempfile import TemporaryDirectory
 
     from tubelet.bench.data import bench, print_timings, render
@@ -225,18 +256,23 @@ def bench_data(
 
 @bench.command("scale")
 def bench_scale(
-    size: Annotated[list[str] | None, typer.Option(help="base, large or huge; default: all")] = None,
-    gpus: Annotated[list[int] | None, typer.Option(help="default: 1, 8 and 64")] = None,
-    repeats: Annotated[int, typer.Option(help="clips of every decoded video", min=1)] = 1,
-    tflops: Annotated[float, typer.Option(help="a GPU sustains; default: an A100 at 40% of its peak")] = 125.0,
-    memory_gb: Annotated[float, typer.Option(help="of a GPU")] = 80.0,
-    cores: Annotated[int, typer.Option(help="for each GPU", min=1)] = 12,
-    load_ms: Annotated[float, typer.Option(help="of a core for a video, by `bench data`")] = 40.0,
-    video_mb: Annotated[float, typer.Option(help="of a video on the disk")] = 0.6,
-    disk_mb_s: Annotated[float, typer.Option(help="for each GPU")] = 500.0,
-    network_gb_s: Annotated[float, typer.Option(help="for each GPU")] = 25.0,
+    size: Annotated[list[str] | None, typer.Option(help="size of the model: base, large or huge; default: all")] = None,
+    gpus: Annotated[list[int] | None, typer.Option(help="number of GPUs; default: 1, 8 and 64")] = None,
+    repeats: Annotated[int, typer.Option(help="number of clips per decoded video", min=1)] = 1,
+    tflops: Annotated[
+        float, typer.Option(help="speed that a GPU sustains, in TFLOP/s; default: an A100 at 40% of its peak")
+    ] = 125.0,
+    memory_gb: Annotated[float, typer.Option(help="memory of a GPU in GB")] = 80.0,
+    cores: Annotated[int, typer.Option(help="number of processor cores per GPU", min=1)] = 12,
+    load_ms: Annotated[
+        float, typer.Option(help="milliseconds of one core to load a video, as `tubelet bench data` measures")
+    ] = 40.0,
+    video_mb: Annotated[float, typer.Option(help="size of a video on the disk in MB")] = 0.6,
+    disk_mb_s: Annotated[float, typer.Option(help="reading speed per GPU in MB/s")] = 500.0,
+    network_gb_s: Annotated[float, typer.Option(help="network speed per GPU in GB/s")] = 25.0,
 ) -> None:
-    """What pretraining VideoMAE asks of each GPU of a cluster, and what breaks first. Counted, not run."""
+    """Compute what pretraining VideoMAE needs per GPU of a cluster, and which limit is reached first. Nothing is
+    trained."""
     from tubelet.bench.scale import RECIPES, Machine, print_needs
 
     machine = Machine(tflops, memory_gb, cores, load_ms, video_mb, disk_mb_s, network_gb_s)
@@ -246,15 +282,15 @@ def bench_scale(
 @app.command()
 def features(
     model: Model,
-    manifest: Annotated[Path, typer.Argument(help="CSV with a `path` column, or a list of `path label` lines")],
-    out: Annotated[Path, typer.Option(help="file to write: .safetensors")],
-    per_token: Annotated[bool, typer.Option(help="every token instead of their mean")] = False,
-    batch_size: Annotated[int, typer.Option(help="videos at a time")] = 8,
-    num_workers: Annotated[int, typer.Option(help="processes that read videos")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    manifest: ManifestFile,
+    out: Annotated[Path, typer.Option(help="file to write, ending in .safetensors")],
+    per_token: Annotated[bool, typer.Option(help="write all tokens instead of their mean")] = False,
+    batch_size: Annotated[int, typer.Option(help="number of videos per batch")] = 8,
+    num_workers: Annotated[int, typer.Option(help="number of processes that read videos")] = 2,
+    device: Annotated[str, typer.Option(help="device to run on: cpu, cuda, ...")] = "cpu",
     trust: Trust = None,
 ) -> None:
-    """Write the features of every video of a manifest. Interrupted, it goes on where it was."""
+    """Write the features of every video of a manifest. After an interruption, the same command continues."""
     from tubelet.evaluate.features import extract_features
     from tubelet.weights.load import load_encoder
 
@@ -269,10 +305,10 @@ def features(
 def attention(
     model: Model,
     video: Annotated[Path, typer.Argument(help="any video file")],
-    out: Annotated[Path, typer.Option(help="film to write: .gif or .mp4")],
+    out: Annotated[Path, typer.Option(help="film to write, ending in .gif or .mp4")],
     trust: Trust = None,
 ) -> None:
-    """Lay the attention of the last block over the frames: of the class token, or the mean of all queries."""
+    """Draw the attention of the last block over the frames: that of the class token, or the mean over all queries."""
     from tubelet.evaluate.attention import save_attention
     from tubelet.weights.load import load_encoder
 
@@ -280,7 +316,7 @@ def attention(
 
 
 def main() -> None:
-    """Exit code 2 and one line for a user's mistake."""
+    """Run the command. A user's mistake is one line and exit code 2, without a traceback."""
     with user_errors():
         app()
 

@@ -1,12 +1,12 @@
-"""The legend: what every letter in a shape comment means, and the grid of tokens a clip is cut into.
+"""The legend of all shape comments, and the grid of tokens that a clip is cut into.
 
     B  clips in a batch      C  channels         T  frames          H, W  pixels of a frame
     t  time steps (T / tubelet)   h, w  patch rows and columns       N = t*h*w  tokens of a clip
     V  visible tokens        M  tokens to predict    S  visible positions of one time step (V = t*S for a tube mask)
     D  width of a token      P  numbers in a patch = tubelet * patch * patch * C
 
-Tokens are ordered `(t h w)`, time slowest. The numbers inside a target patch are ordered `(p0 p1 p2 c)`, p0 the frame
-within the tubelet: VideoMAE's order, which the weights of its decoder head depend on.
+Tokens are ordered `(t h w)`: time changes slowest. The numbers inside a target patch are ordered `(p0 p1 p2 c)`, where
+p0 is the frame within the tubelet. This is VideoMAE's order, and the weights of its decoder head depend on it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A node is plain data that describes an object: a dict with `_target_`, the Python path of a class or function, and
-its arguments, some of them nodes again. Configs and checkpoints are made of nodes; here they are built.
+"""Nodes: plain data that describe objects. Configs and checkpoints consist of nodes; this file builds their objects.
 
-`_partial_: true` leaves a callable that still takes arguments, as in Hydra. There is no registry: the path is the name.
+A node is a dict. `_target_` is the Python path of a class or function, and the other keys are its arguments, which may
+be nodes again. With `_partial_: true` the result is a callable that still takes arguments, as in Hydra. There is no
+registry: the path is the name.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ _MASKINGS = f"{OWN}.masking"
 
 
 class Untrusted(ValueError):
-    """A node from a file names a class of a package that nobody has vouched for."""
+    """A node from a file names a class of a package that the caller does not trust."""
 
 
 def build(node: Any, trusted: Collection[str] | None = None, where: str = "") -> Any:
-    """The object that `node` describes, nested nodes first; plain data stay as they are.
+    """Build the object that `node` describes. Nested nodes are built first; plain data stay as they are.
 
-    trusted: packages whose classes may be built, besides tubelet; None: any, for a config that the caller has written.
+    trusted: packages besides tubelet whose classes may be built; None: all, for a config that the caller has written.
     where: the key of `node` in the config, for error messages.
 
-    Raises ValueError naming the key if a name does not exist, an argument is unknown or missing, or the object refuses
-    its arguments; Untrusted if the package is not trusted.
+    Raises ValueError naming the key if a class does not exist, if an argument is unknown or missing, or if the class
+    refuses an argument. Raises Untrusted if the package is not trusted.
     """
     if isinstance(node, list | tuple):
         return [build(item, trusted, f"{where}[{i}]") for i, item in enumerate(node)]
@@ -59,8 +60,8 @@ def build(node: Any, trusted: Collection[str] | None = None, where: str = "") ->
 
 
 def trusted_target(node: Node, trusted: Collection[str] | None) -> Any:
-    """What `_target_` names. Unless `trusted` is None, the node comes from a file: then nothing is imported but classes
-    that models are made of, maskings, and packages that the caller trusts.
+    """The class or function that `_target_` names. Unless `trusted` is None, the node comes from a file. A file may
+    name only the classes that models consist of, maskings, and classes of packages that the caller trusts.
     """
     path = str(node.get("_target_"))
     package = path.partition(".")[0]
@@ -73,7 +74,8 @@ def trusted_target(node: Node, trusted: Collection[str] | None) -> Any:
         target = target_of(path)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot import {path}: {error}") from error
-    home = str(getattr(target, "__module__", ""))  # of the object itself: a path may lead through what a module imports
+    # the module that defines the object: a path such as `tubelet.models.base.torch...` leads through an import
+    home = str(getattr(target, "__module__", ""))
     if trusted is None or home.partition(".")[0] in trusted:
         return target
     if home != _MASKINGS and not (home.startswith(_PARTS_OF_MODELS) and isinstance(target, type)):
@@ -84,7 +86,7 @@ def trusted_target(node: Node, trusted: Collection[str] | None) -> Any:
 def target_of(path: str) -> Any:
     """Import `package.module.Name`. Raises ImportError or AttributeError.
 
-    Python's own `pkgutil.resolve_name` takes a module whose imports fail for one that does not exist.
+    We do not use `pkgutil.resolve_name`: it reports a module whose own imports fail as a module that does not exist.
     """
     parent, _, name = path.rpartition(".")
     if not parent:
@@ -94,23 +96,23 @@ def target_of(path: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != parent:
             raise
-        holder = target_of(parent)  # a name within a class
+        holder = target_of(parent)  # `parent` is a class, and `name` an attribute of it
     return getattr(holder, name)
 
 
 def path_of(target: Any) -> str:
-    """What `_target_` says of a class or function."""
+    """The `_target_` of a class or function."""
     return f"{target.__module__}.{target.__qualname__}"
 
 
 def parameters_of(target: Any) -> dict[str, inspect.Parameter]:
-    """What may be given by name. Raises TypeError or ValueError for what has no signature."""
+    """The parameters that can be passed by name. Raises TypeError or ValueError if `target` has no signature."""
     parameters = inspect.signature(target).parameters
     return {name: p for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 def arguments(node: Node, trusted: Collection[str] | None = None) -> Node:
-    """The node's arguments, with the defaults of its callable where the node is silent."""
+    """The node's arguments. Where the node does not set one, the default of its class or function is used."""
     parameters = parameters_of(trusted_target(node, trusted))
     return {name: p.default for name, p in parameters.items() if p.default is not p.empty} | node
 

@@ -1,4 +1,4 @@
-"""cfg -> objects -> fit | validate | test. train.py and the tests call `main`."""
+"""One run: the config becomes objects, and they fit, validate or test. train.py and the tests call `main`."""
 
 from __future__ import annotations
 
@@ -37,29 +37,30 @@ from tubelet.runtime import run_directory, signals
 from tubelet.runtime.differences import identity
 from tubelet.runtime.fit_loop import FitLoop
 from tubelet.runtime.ranks import Ranks, join
-from tubelet.runtime.requeue import Interrupted, leave
+from tubelet.runtime.requeue import Interrupted, end_process
 from tubelet.runtime.run_directory import RunDirectory
 from tubelet.storage import write_text
 from tubelet.weights.load import start_from
 
 console = Console()
-# Lightning's advice does not fit: our sampler resumes in the middle of an epoch (tubelet/data/sampler.py)
-_NEEDLESS = "not resumable|does not have many workers|treespec|LeafSpec|overrides the configure_model"
-warnings.filterwarnings("ignore", message=f".*({_NEEDLESS}).*")
+# Lightning's warnings do not apply here: our sampler does resume in the middle of an epoch (tubelet/data/sampler.py)
+_IRRELEVANT_WARNINGS = "not resumable|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+warnings.filterwarnings("ignore", message=f".*({_IRRELEVANT_WARNINGS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 CHOSEN = "TUBELET_CHOSEN"
-"""Set by rank 0 for the ranks that Lightning launches: directory and checkpoint, as JSON."""
+"""Environment variable in which rank 0 passes directory and checkpoint (JSON) to the ranks that Lightning launches."""
 
 
 def train(*overrides: str) -> dict[str, float]:
-    """`python train.py OVERRIDES` from Python, in any directory: `train("experiment=demo_pretrain", "seed=1")`. Returns
-    and raises what `main` does.
+    """The same as `python train.py OVERRIDES`, from Python and in any directory. Returns and raises what `main` does.
+
+    Example: `train("experiment=demo_pretrain", "seed=1")`.
     """
     return main(compose(*overrides))
 
 
 def main(cfg: DictConfig) -> dict[str, float]:
-    """Run what `cfg` says; returns the last value of every logged metric. Raises ValueError for a user's mistake, and
+    """Run `cfg` and return the last value of every logged metric. Raises ValueError for a user's mistake, and
     SystemExit when a signal has stopped the run.
     """
     check(cfg)
@@ -67,17 +68,17 @@ def main(cfg: DictConfig) -> dict[str, float]:
         try:
             return _run(cfg)
         except Interrupted as interrupted:
-            leave(interrupted)
+            end_process(interrupted)
 
 
 def _run(cfg: DictConfig) -> dict[str, float]:
     started = perf_counter()
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    model, masking = start_model(config)  # first: what cannot work leaves no run directory
+    model, masking = start_model(config)  # first, so that a model that cannot be built leaves no run directory
     run, checkpoint, finished = _directory(cfg)
     try:
         if finished:
-            return _numbers(run)
+            return _saved_metrics(run)
         if checkpoint is not None and checkpoint.is_dir() != (cfg.trainer.strategy == "fsdp"):
             written = "with" if checkpoint.is_dir() else "without"
             raise ValueError(
@@ -85,8 +86,8 @@ def _run(cfg: DictConfig) -> dict[str, float]:
                 f"weights={run.path} starts a new run from it"
             )
         method, data, trainer = build(config, model, masking, run.path)
-        _print_essentials(cfg, method, data, trainer)
-        with _ranks(cfg).naming_the_lost(f"run the same command again with resume={run.path}"):
+        _print_settings(cfg, method, data, trainer)
+        with _ranks(cfg).naming_lost_ranks(f"run the same command again with resume={run.path}"):
             metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
         if trainer.is_global_zero and not trainer.interrupted:
             _finish(cfg, run, trainer, metrics, perf_counter() - started)
@@ -99,14 +100,16 @@ def _run(cfg: DictConfig) -> dict[str, float]:
 
 
 def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
-    """The model of a run, started from `weights`, and what hides its tokens. Raises ValueError if they do not fit."""
+    """The model of a run, initialised from `weights`, and its masking. Raises ValueError if they do not match."""
+    # a key of its own, so that the initial weights do not depend on what else is drawn from the seed
     torch.manual_seed(key(config["seed"], "weights"))
     model: VideoModel = build_node(config["model"], where="model")
     masking = None
     if target_of(config["method"]["_target_"]).masked:
         masking = build_node(config["masking"], where="masking")
         model.check_masking(masking)
-    if config["weights"] is not None:  # what is only evaluated must be all there
+    if config["weights"] is not None:
+        # only training may start parts of the model from random values: an evaluation needs all weights from the file
         new_task, trust = config["stage"] == "fit", packages_of(config)
         start_from(model, config["weights"], new_task, node=config["model"], trust=trust)
     return model, masking
@@ -115,7 +118,7 @@ def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
 def build(
     config: Node, model: VideoModel, masking: MaskGenerator | None, run_dir: Path
 ) -> tuple[Method, VideoDataModule, L.Trainer]:
-    """The other objects of a run. The model owns the clip's size and the preprocessing; the data follow it."""
+    """Method, data and trainer of a run. The data use the clip size and the preprocessing of the model."""
     ranks = _ranks(config)
     data: VideoDataModule = build_node(config["data"], where="data")(
         grid=model.grid,
@@ -133,8 +136,8 @@ def build(
     method: Method = make_method(model=model, model_config=config["model"], optim=optim, plan=plan)
     method.masking_config = None if masking is None else config["masking"]
     loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
-    loggers += [complete(logger, run_dir, config) for logger in _nodes(config, "logger")]
-    callbacks = _nodes(config, "callbacks")
+    loggers += [complete(logger, run_dir, config) for logger in _build_group(config, "logger")]
+    callbacks = _build_group(config, "callbacks")
     make_trainer = build_node(config["trainer"], where="trainer")
     trainer: L.Trainer = make_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
     FitLoop.replace(trainer)
@@ -142,15 +145,17 @@ def build(
     return method, data, trainer
 
 
-def _nodes(config: Node, group: str) -> list[Any]:
-    """What the nodes of a group stand for, without those that are switched off."""
+def _build_group(config: Node, group: str) -> list[Any]:
+    """The objects of all nodes in a group, except those that are set to null."""
     named = (config[group] or {}).items()
     return [build_node(node, where=f"{group}.{name}") for name, node in named if node is not None]
 
 
 def make_plan(config: Node, steps_per_epoch: int) -> Plan:
-    """Steps come from the config and the data's size; asking Lightning for them would build the loaders too early."""
-    steps_per_epoch = max(steps_per_epoch, 1)  # 0 where nothing is trained
+    """The length of a run, from the config and the size of the data. Lightning could compute it too, but it would build
+    the loaders too early.
+    """
+    steps_per_epoch = max(steps_per_epoch, 1)  # it is 0 where nothing is trained
     max_steps, max_epochs = config["trainer"]["max_steps"], config["trainer"]["max_epochs"]
     steps = max_steps if max_steps > 0 else max_epochs * steps_per_epoch
     return Plan(steps, steps_per_epoch, config["data"]["batch_size"], config["seed"])
@@ -161,8 +166,10 @@ def _ranks(config: Any) -> Ranks:
 
 
 def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
-    """The run directory, the checkpoint to continue from, and whether all is done: chosen, locked and announced by
-    rank 0 alone, and the same on all ranks, whoever has started them.
+    """The run directory, the checkpoint to continue from (or None), and whether the run is finished already.
+
+    Rank 0 chooses and locks the directory, and prints the reason. All other ranks get the same values, whether
+    Lightning, torchrun or srun has started them.
     """
     ranks = _ranks(cfg)
     ranks.compare(identity(cfg))
@@ -171,7 +178,7 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
         return RunDirectory(Path(path)), checkpoint and Path(checkpoint), False
     fixed = None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        fixed = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+        fixed = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))  # a sweep sets the directory of each job
     locked: list[RunDirectory] = []
 
     def choose() -> tuple[str, str | None, bool]:
@@ -180,7 +187,7 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
         locked.append(run)
         return str(run.path), str(checkpoint) if checkpoint else None, run.finished
 
-    path, checkpoint, finished = ranks.from_first(choose)
+    path, checkpoint, finished = ranks.from_rank_zero(choose)
     if ranks.size == 1:
         os.environ[CHOSEN] = json.dumps([path, checkpoint])
     return (locked[0] if locked else RunDirectory(Path(path))), checkpoint and Path(checkpoint), finished
@@ -189,7 +196,7 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
 def _fit(trainer: L.Trainer, method: Method, data: VideoDataModule, checkpoint: Path | None) -> dict[str, float]:
     trainer.fit(method, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     metrics = _metrics(trainer)
-    # epochs between two validations are not whole: the last weights have yet to be validated
+    # the run ended between two validations: the last weights are not validated yet
     unfinished = trainer.global_step % (method.plan.steps_per_epoch * (trainer.check_val_every_n_epoch or 1))
     if unfinished and "val" in data.datasets and not trainer.interrupted:
         trainer.validate(method, datamodule=data, verbose=False)
@@ -214,13 +221,13 @@ def _metrics(trainer: L.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
 
 
-def _numbers(run: RunDirectory) -> dict[str, float]:
-    """What a finished run returned."""
+def _saved_metrics(run: RunDirectory) -> dict[str, float]:
+    """The metrics that a finished run returned."""
     summary = json.loads((run.path / "summary.json").read_text())
     return {name: value for name, value in summary.items() if name not in ("name", "steps", "seconds")}
 
 
-def _print_essentials(cfg: DictConfig, method: Method, data: VideoDataModule, trainer: L.Trainer) -> None:
+def _print_settings(cfg: DictConfig, method: Method, data: VideoDataModule, trainer: L.Trainer) -> None:
     if not trainer.is_global_zero:
         return
     grid, plan, optim = data.grid, method.plan, method.optim
@@ -235,7 +242,7 @@ def _print_essentials(cfg: DictConfig, method: Method, data: VideoDataModule, tr
         "clip": f"{grid.frames} frames x {grid.height} x {grid.width}, stride {cfg.data.stride}",
         "tokens": tokens,
         "parameters": f"{parameters / 1e6:.2f} M ({type(method.model).__name__})",
-        "effective batch": f"{plan.batch_size} videos x {repeats} repeats = {plan.batch_size * repeats} clips a step"
+        "effective batch": f"{plan.batch_size} videos x {repeats} repeats = {plan.batch_size * repeats} clips per step"
         f" ({ranks} device{'s' * (ranks > 1)}, accumulate {accumulate})",
         "learning rate": f"{optim.peak_lr(plan.batch_size):.3g} = {optim.base_lr:g} x {plan.batch_size} / 256",
         "length": f"{plan.total_steps:,} steps = {plan.total_steps / plan.steps_per_epoch:.1f} epochs",
@@ -259,7 +266,7 @@ def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dic
 
 
 def _next_command(run: Path, method: Method, cfg: DictConfig) -> str:
-    """What this run's model can do."""
+    """A command that works for the model of this run."""
     named = {"model": method.model_config, "masking": method.masking_config}
     trust = "".join(f" --trust {package}" for package in sorted(packages_of(named) - {OWN}))
     if can_reconstruct(method.model):
@@ -279,7 +286,7 @@ def _table(title: str, rows: dict[str, str]) -> Table:
 
 
 def _close_wandb() -> None:
-    """Each job of a sweep is a W&B run of its own."""
+    """End the W&B run, so that the next job of a sweep starts its own."""
     wandb = sys.modules.get("wandb")  # imported by its logger, in a run that logs to it
     if wandb is not None and wandb.run is not None:
         wandb.finish()

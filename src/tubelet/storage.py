@@ -1,10 +1,9 @@
-"""What is kept on a disk and must survive: a file, or a directory of files, is there as a whole or not at all, and
-whether it is still whole can be seen.
+"""Atomic writes. A file, or a directory of files, exists completely or not at all, and damage to it can be detected.
 
-Everything is first made under another name (`part`), flushed to the disk and then renamed: `replacing` does that for
-any writer, `write_text` and `write_bytes` for what is at hand. What a killed process leaves under that name, `clean`
-removes. A checkpoint of one file is torch's zip file with a checksum for each tensor; one of
-many files, a directory that the ranks write together, gets a list of checksums (`seal`).
+Everything is first written under a temporary name (`part`), flushed to the disk and then renamed. `replacing` does so
+for any writer, `write_text` and `write_bytes` for data in memory. `clean` removes what a killed process left under a
+temporary name. A checkpoint of one file is torch's zip file, with a checksum per tensor. A checkpoint of many files is
+a directory that all ranks write together; it gets a list of checksums (`seal`).
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHECKSUMS = "checksums.json"
-"""In a directory: file -> [bytes, crc32]."""
+"""The list of checksums in a directory: file -> [bytes, crc32]."""
 
 
 def part(path: Path) -> Path:
-    """Where what will be `path` is written."""
+    """The temporary name under which `path` is written."""
     return path.with_name(f".{path.name}.part")
 
 
@@ -38,8 +37,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives another name to write a file under, which becomes `path` at the end of the block. If the block fails, that
-    file is removed, and what was at `path` stays.
+    """Yields a temporary name to write to. At the end of the block it is renamed to `path`. If the block fails, the
+    temporary file is removed, and what was at `path` stays.
     """
     temporary = part(path)
     try:
@@ -52,24 +51,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put(temporary: Path, path: Path) -> None:
-    """Rename `temporary`, which has been flushed, to `path`. What was there before is gone only then.
+    """Rename `temporary`, which has been flushed, to `path`, and remove what was there before.
 
-    No directory can replace another in one go: for a moment the old one has another name, from which `clean` brings it
-    back.
+    A directory cannot replace another directory in one system call. So the old one is renamed first; if the process is
+    killed at that moment, `clean` restores it.
     """
-    old = _old(path)
+    old = _moved_away(path)
     if path.is_dir():
         os.replace(path, old)
     os.replace(temporary, path)
-    flush(path.parent)
+    flush(path.parent)  # the rename must be on the disk before the old contents are removed
     remove(old)
 
 
 def clean(directory: Path) -> None:
-    """Bring `directory` in order after a process was killed in the middle of anything here."""
+    """Undo what a killed process has left unfinished in `directory`."""
     for old in directory.glob(".*.aside"):
         path = old.with_name(old.name[1:].removesuffix(".aside"))
-        if not path.exists():
+        if not path.exists():  # killed between the two renames of `put`
             os.replace(old, path)
         remove(old)
     for leftover in directory.glob(".*.part"):
@@ -77,7 +76,7 @@ def clean(directory: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """If it is there."""
+    """Remove a file or directory, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -85,8 +84,8 @@ def remove(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """To the disk: a file's contents, or which names a directory holds."""
-    windows = os.name == "nt"  # it opens no directories, and flushes only what it may write
+    """Flush to the disk: the contents of a file, or the names in a directory (without it a rename may be lost)."""
+    windows = os.name == "nt"  # Windows opens no directories, and flushes only files that are open for writing
     if windows and path.is_dir():
         return
     handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
@@ -97,7 +96,7 @@ def flush(path: Path) -> None:
 
 
 def checksum(file: Path) -> tuple[int, int]:
-    """Bytes and crc32."""
+    """Size in bytes, and crc32."""
     crc = size = 0
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -106,7 +105,7 @@ def checksum(file: Path) -> tuple[int, int]:
 
 
 def seal(directory: Path, sums: dict[str, tuple[int, int]]) -> None:
-    """Write the list of checksums into a directory whose files have been flushed."""
+    """Write the list of checksums into a directory whose files are already flushed."""
     file = directory / CHECKSUMS
     file.write_text(json.dumps(sums, indent=1))
     flush(file)
@@ -114,7 +113,7 @@ def seal(directory: Path, sums: dict[str, tuple[int, int]]) -> None:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, all of which is read; None: nothing."""
+    """Read all of a checkpoint and return what is wrong with it, or None if it is whole."""
     if not path.exists():
         return "is missing"
     try:
@@ -136,5 +135,6 @@ def _damaged_directory(path: Path) -> str | None:
     return None
 
 
-def _old(path: Path) -> Path:
+def _moved_away(path: Path) -> Path:
+    """The name of the old `path` while the new one is put in its place. It stands on users' disks: do not change it."""
     return path.with_name(f".{path.name}.aside")

@@ -35,7 +35,7 @@ def test_every_video_in_order(model: VideoClassifier, videos: Path, tmp_path: Pa
 def test_an_interrupted_run_goes_on(
     model: VideoClassifier, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_PART", 1)
+    monkeypatch.setattr(features, "_BATCHES_PER_PART", 1)
     settings = {"batch_size": 2, "num_workers": 0}
     out = tmp_path / "f.safetensors"
     features.extract_features(model, videos, tmp_path / "whole.safetensors", **settings)

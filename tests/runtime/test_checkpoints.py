@@ -115,7 +115,7 @@ def test_a_save_that_fails_is_tried_again(tiny: Tiny, caplog: pytest.LogCaptureF
     assert step_of(only_run() / "checkpoints" / "last.ckpt") == 7
     assert step_of(only_run() / "checkpoints" / "previous.ckpt") == 6
     (message,) = [record.getMessage() for record in caplog.records if "cannot save" in record.getMessage()]
-    assert "last.ckpt: [Errno 27] File too large; training goes on and tries again in 2 steps" in message
+    assert "last.ckpt: [Errno 27] File too large; training continues and tries again in 2 steps" in message
 
 
 def test_the_last_save_must_not_fail(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_a_full_disk(tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     try:
         run.main(with_callback(tiny(*SAVING, "callbacks.checkpoints.monitor=null"), "Ballast"))
         assert step_of(only_run() / "checkpoints" / "last.ckpt") == 7
-        assert "last.ckpt: [Errno 28] No space left on device; training goes on" in caplog.text
+        assert "last.ckpt: [Errno 28] No space left on device; training continues" in caplog.text
         steps = [row.split(",")[1] for row in (only_run() / "metrics.csv").read_text().splitlines()]
         assert len(steps) > 7  # its rows have waited
     finally:

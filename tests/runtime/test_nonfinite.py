@@ -74,7 +74,7 @@ def test_steps_are_skipped_up_to_a_limit_which_a_resumed_run_remembers(poisoned:
     assert saved()["skipped_steps"] == 1
     assert all(value.isfinite().all() for value in saved()["state_dict"].values())
     assert sum(loss != loss for loss in curve("try")) == 1  # logged as it was
-    with pytest.raises(FloatingPointError, match="skip_nonfinite=2 goes on without this step"):
+    with pytest.raises(FloatingPointError, match="skip_nonfinite=2 continues without this step"):
         run.main(poisoned("trainer.skip_nonfinite=1", f"resume={newest('try')}"))
     assert len(rows()) == 4  # of two steps
     run.main(poisoned("trainer.skip_nonfinite=3", f"resume={newest('try')}"))
@@ -91,14 +91,14 @@ class Event:
 def test_on_a_gpu_a_step_is_looked_at_one_later_or_at_the_end(
     poisoned: Config, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    monkeypatch.setattr(nonfinite, "_event", lambda device: Event())
+    monkeypatch.setattr(nonfinite, "_record_event", lambda device: Event())
     with pytest.raises(FloatingPointError, match="of step 2 is"):
         run.main(poisoned("callbacks.checkpoints.every_n_steps=100", f"trainer.max_steps={steps}"))
     assert len(curve("try", "lr")) == 3
 
 
 def test_on_a_gpu_a_step_is_looked_at_before_it_is_saved(poisoned: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nonfinite, "_event", lambda device: Event())
+    monkeypatch.setattr(nonfinite, "_record_event", lambda device: Event())
     with pytest.raises(FloatingPointError, match="of step 2 is"):
         run.main(poisoned())
     assert saved()["global_step"] == 2

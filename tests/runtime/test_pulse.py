@@ -43,11 +43,11 @@ def test_behind_a_cut_link_it_is_rank_0(store: dist.Store, monkeypatch: pytest.M
 )
 def test_a_failed_collective_names_the_lost_rank(store: dist.Store, error: RuntimeError) -> None:
     ranks = Ranks(0, 3, pulse=Pulse(store, 0, 3))
-    with pytest.raises(LostRank, match="no answer from rank 1 on far: try again"), ranks.naming_the_lost("try again"):
+    with pytest.raises(LostRank, match="no answer from rank 1 on far: try again"), ranks.naming_lost_ranks("try again"):
         raise error
 
 
 def test_other_errors_stay_what_they_are(store: dist.Store) -> None:
     for ranks in (Ranks(0, 3, pulse=Pulse(store, 0, 3)), Ranks()):
-        with pytest.raises(RuntimeError, match="out of memory"), ranks.naming_the_lost("try again"):
+        with pytest.raises(RuntimeError, match="out of memory"), ranks.naming_lost_ranks("try again"):
             raise RuntimeError("out of memory")

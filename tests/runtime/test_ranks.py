@@ -34,7 +34,7 @@ def test_rank_0_decides_for_all() -> None:
     called: list[int] = []
 
     def ask(ranks: Ranks) -> list[str]:
-        return [ranks.from_first(lambda: called.append(ranks.rank) or len(called)) for _ in range(3)]
+        return [ranks.from_rank_zero(lambda: called.append(ranks.rank) or len(called)) for _ in range(3)]
 
     assert four(ask) == [[1, 2, 3]] * 4
     assert called == [0, 0, 0]
@@ -51,7 +51,7 @@ def test_all_end_by_one_error(error: Exception, code: int) -> None:
     def fail() -> None:
         raise error
 
-    ends = four(lambda ranks: ranks.from_first(fail))
+    ends = four(lambda ranks: ranks.from_rank_zero(fail))
     assert ends[0] is error
     assert [type(end) for end in ends[1:]] == [SystemExit] * 3
     assert {end.code for end in ends[1:]} == {code}
@@ -73,7 +73,7 @@ def test_alone_without_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     ranks = join.__wrapped__("cpu", 1.0)
     assert (ranks.rank, ranks.size, ranks.launched) == (0, 1, False)
-    assert ranks.from_first(lambda: 5) == 5
+    assert ranks.from_rank_zero(lambda: 5) == 5
 
 
 def test_slurm_settings_that_will_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_ranks_of_two_runs_do_not_train_together() -> None:
 def test_ranks_of_one_run_go_on() -> None:
     def ask(ranks: Ranks) -> int:
         ranks.compare({"name": "A"})
-        return int(ranks.from_first(lambda: 5))
+        return int(ranks.from_rank_zero(lambda: 5))
 
     assert four(ask) == [5] * 4
     Ranks().compare({"name": "A"})  # alone
@@ -142,8 +142,8 @@ def test_without_srun_the_wait_is_said_and_ends(
 ) -> None:
     slurm_job(SLURM_JOB_NAME="train", MASTER_PORT=free_port())
     monkeypatch.setattr(ranks_module, "TIMEOUT", timedelta(seconds=3))
-    monkeypatch.setattr(ranks_module, "SAY", 0.2)
-    monkeypatch.setattr(ranks_module, "DOUBT", 0.5)
+    monkeypatch.setattr(ranks_module, "ANNOUNCE_AFTER", 0.2)
+    monkeypatch.setattr(ranks_module, "FAIL_AFTER", 0.5)
     with pytest.raises(ValueError, match=r"no other rank came within 0\.5 s\. SLURM gave this job 4 tasks, but srun"):
         join.__wrapped__("cpu", 1.0)
     said = capsys.readouterr().err
@@ -158,7 +158,7 @@ def test_a_signal_ends_the_wait(
 ) -> None:
     slurm_job(SLURM_JOB_NAME="train", SLURM_STEP_ID=step, MASTER_PORT=free_port())
     monkeypatch.setattr(ranks_module, "TIMEOUT", timedelta(seconds=5))
-    monkeypatch.setattr(ranks_module, "LEAVE", 0.5)
+    monkeypatch.setattr(ranks_module, "LEAVE_AFTER", 0.5)
     monkeypatch.setattr(signals, "noted", [number])
     with pytest.raises(SystemExit) as stop:
         join.__wrapped__("cpu", 1.0)

@@ -144,7 +144,7 @@ def test_ctrl_c_twice_ends_at_once() -> None:
     ("script", "message"),
     [
         ("echo not allowed >&2; exit 1", "job 13 cannot be requeued (not allowed): run"),
-        ("", "job 13 goes on, though it was to be requeued; once it has ended, run"),
+        ("", "job 13 continues, although it was requeued; after its end run"),
     ],
 )
 def test_what_slurm_does_not_requeue_says_how_to_go_on(
@@ -152,8 +152,8 @@ def test_what_slurm_does_not_requeue_says_how_to_go_on(
     script: str, message: str,
 ) -> None:  # fmt: skip
     scontrol(tmp_path, monkeypatch, script)
-    monkeypatch.setattr(requeue, "PATIENCE", 0.5)
-    monkeypatch.setattr(requeue, "IMPATIENCE", 0.5)
+    monkeypatch.setattr(requeue, "REQUEUE_WAIT", 0.5)
+    monkeypatch.setattr(requeue, "REFUSED_WAIT", 0.5)
     assert stopped("train", 2) == requeue.TRY_AGAIN
     assert f"{message} the same command again with resume={only('try/*')}\n" in capsys.readouterr().err
 
@@ -194,8 +194,8 @@ def test_a_rank_that_leaves_alone_does_not_rely_on_rank_0(
     """In a validation: rank 0 may have done its last batch, and wait for this one."""
     scontrol(tmp_path, monkeypatch, f"touch {tmp_path}/asked; kill -TERM $PPID")
     trainer = Mock(global_rank=1, world_size=2, default_root_dir=tmp_path)
-    monkeypatch.setattr(requeue, "PATIENCE", 0.5)
+    monkeypatch.setattr(requeue, "REQUEUE_WAIT", 0.5)
     with pytest.raises(SystemExit) as stop, signals.all_noted():
-        requeue.leave(requeue.Interrupted(trainer, alone=alone))
+        requeue.end_process(requeue.Interrupted(trainer, alone=alone))
     assert (tmp_path / "asked").exists() == asks
     assert stop.value.code == (0 if asks else requeue.TRY_AGAIN)

@@ -199,7 +199,7 @@ def test_a_list_of_a_sharded_checkpoint_cannot_run_code(tiny: Config) -> None:
     checkpoint = newest("try") / "checkpoints" / "last.ckpt"
     assert load_model(checkpoint).grid.frames == 4
     (checkpoint / ".metadata").write_bytes(pickle.dumps(os.system))
-    with pytest.raises(ValueError, match=r"posix\.system has no business in the list of a sharded checkpoint"):
+    with pytest.raises(ValueError, match=r"posix\.system does not belong in the list of a sharded checkpoint"):
         load_model(checkpoint)
 
 

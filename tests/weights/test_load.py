@@ -80,7 +80,7 @@ def test_wrappers_of_training_are_taken_off(wrapped, tmp_path):
 
 
 def test_heads_of_an_unpublished_width_must_be_said():
-    with pytest.raises(ValueError, match=r"pretrain.pth does not tell its attention heads.*width 36"):
+    with pytest.raises(ValueError, match=r"pretrain.pth does not contain its number of attention heads.*width 36"):
         load_model(GOLDEN / "videomae_pretrain.pth")
     with pytest.raises(ValueError, match=r"decoder_num_heads= \(width 24"):
         load_model(GOLDEN / "videomae_pretrain.pth", **SIZES)

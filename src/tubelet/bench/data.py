@@ -1,12 +1,12 @@
-"""What loading costs beyond decoding, in milliseconds of one core for each clip.
+"""The cost of loading in addition to decoding, in milliseconds of one core per clip.
 
-decode     the frames of a clip at the file's size: the ceiling
-whole      what training does: decode, multi-scale crop, resize, flip, mask, collate
-repeated   the same with R clips of every decoded video
+decode     decode the frames of a clip at the size of the file: the lower limit
+whole      all that training does: decode, multi-scale crop, resize, flip, mask, collate
+repeated   the same with R clips per decoded video
 
-Everything runs in this process on one thread, the three stages over the same clips in turns; the first round warms up
-and is dropped, then the median of the rounds counts. The clock is that of the processor, so that other work on the
-machine and waiting for disks do not count. Normalising belongs to the device and is not in it.
+Everything runs in this process on one thread. The three stages alternate over the same clips. The first round is a
+warm-up and is dropped; the result is the median of the other rounds. We measure processor time, so other work on the
+machine and waiting for disks do not count. Normalising runs on the device and is not included.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STRIDE = 4
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one core for each clip, and how stages compare (each the median of the rounds' own ratios)."""
+    """Milliseconds of one core per clip, and ratios between stages (the median of the ratios of all rounds)."""
 
     files: str
     reader: str
@@ -56,24 +56,24 @@ class Timing:
 def bench(
     manifests: Mapping[str, Path], readers: list[str] | None = None, clips: int = 8, rounds: int = 7, repeats: int = 4
 ) -> list[Timing]:
-    """Every reader on every manifest (name -> file): 16 x 4 clips at 224 pixels, `clips` of them a round, from as many
-    videos if there are. What `verify` filled in is left aside, above all the reader it chose.
+    """Time every reader on every manifest (name -> file): 16 x 4 clips at 224 pixels, `clips` of them per round, each
+    from another video where there are enough. Columns that `verify` has added are ignored, above all the reader.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # this and the next as in a loader's worker
+    torch.set_num_threads(1)  # one thread and kept memory, as in a worker of the loader
     keep_memory()
     try:
         pairs = [(name, reader) for name in manifests for reader in readers or available_readers()]
         return [
-            _measure(name, _some(Manifest.read(manifests[name]), clips), reader, clips, rounds, repeats)
+            _measure(name, _evenly_spread(Manifest.read(manifests[name]), clips), reader, clips, rounds, repeats)
             for name, reader in track(pairs, description="measuring")
         ]
     finally:
         torch.set_num_threads(threads)
 
 
-def _some(manifest: Manifest, count: int) -> Manifest:
-    """The paths of `count` videos, evenly spread."""
+def _evenly_spread(manifest: Manifest, count: int) -> Manifest:
+    """The paths of `count` videos, evenly spread over the manifest."""
     chosen = np.unique(np.linspace(0, len(manifest) - 1, count).astype(int)).tolist()
     return Manifest.from_columns(manifest.root, {"path": [manifest.record(i).path for i in chosen]})
 
@@ -95,6 +95,7 @@ def _measure(name: str, manifest: Manifest, reader: str, clips: int, rounds: int
     spent = torch.zeros(rounds + 1, 3, dtype=torch.float64)  # milliseconds
     for number in range(rounds + 1):
         for clip in range(clips):
+            # another epoch each time, so that crops and masks are drawn again; all stages get the same clip
             slot = (number * clips + clip, clip % len(manifest))
             for stage, run in enumerate(stages):
                 begun = process_time()
@@ -119,12 +120,12 @@ def print_timings(timings: list[Timing], repeats: int) -> None:
             t.files, t.reader, f"{t.decode:.1f}", f"{t.whole:.1f}", f"{t.whole_to_decode:.2f}",
             f"{t.repeated:.1f}", f"{t.repeated_to_whole:.2f}", f"{1000 / t.whole:.0f}", f"{1000 / t.repeated:.0f}",
         )  # fmt: skip
-    Console().print("16 x 4 clips at 224 pixels; milliseconds of one core for each clip", table)
+    Console().print("16 x 4 clips at 224 pixels; milliseconds of one core per clip", table)
 
 
 def render(directory: Path, videos: int = 2, frames: int = 240) -> dict[str, Path]:
-    """Two sets of the same videos, H.264 at 30 frames per second: as a camera or a site gives them, and re-encoded for
-    training as `tubelet transcode` does it. Name -> manifest.
+    """Render two sets of the same videos, H.264 at 30 frames per second: encoded as by a camera or a web site, and
+    re-encoded for training by `tubelet transcode`. Returns name -> manifest.
     """
     original = directory / "original"
     original.mkdir(parents=True)
@@ -137,7 +138,7 @@ def render(directory: Path, videos: int = 2, frames: int = 240) -> dict[str, Pat
 
 
 def _render(path: Path, number: int, frames: int, height: int = 480, width: int = 640) -> None:
-    """A camera pans over a textured plane before which a disc of another texture moves; a little noise."""
+    """Render a camera that pans over a textured plane, a moving disc of another texture, and a little noise."""
     random = np.random.default_rng(key("bench", number))
     plane, other = (_texture(random, height * 2, width * 2) for _ in range(2))
     y, x = np.mgrid[:height, :width]

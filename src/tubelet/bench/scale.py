@@ -1,8 +1,8 @@
-"""What a recipe asks of a cluster, by arithmetic: nothing is trained, and no GPU is needed.
+"""The needs of a recipe on a cluster, computed: nothing is trained, and no GPU is needed.
 
-Operations are counted and saved activations weighed by running one forward and backward on fake tensors, which have a
-shape and no memory: the model's own code decides, not a formula. What the machine brings (speed of a GPU, milliseconds
-to load a video) is given, best as measured by `tubelet bench step` and `tubelet bench data`.
+One forward and backward pass runs on fake tensors, which have a shape but no memory. It counts the operations and the
+bytes of saved activations, so the model's own code decides, not a formula. The properties of the machine (speed of a
+GPU, milliseconds to load a video) are inputs. `tubelet bench step` and `tubelet bench data` measure them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from tubelet.models.masked import MaskedModel
 from tubelet.runtime.lightning_internals import tensors_without_memory
 
 RECIPES = ("base", "large", "huge")
-"""Of conf/experiment/pretrain_k400_*.yaml."""
+"""Sizes for which there is a conf/experiment/pretrain_k400_*.yaml."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One training clip: floating-point operations forward and backward, bytes saved in between under bf16 autocast."""
+    """The cost of one training clip: floating-point operations of forward and backward, and the bytes of activations
+    saved between them under bf16 autocast. `parameters` counts those of the model.
+    """
 
     parameters: int
     flops: float
@@ -39,14 +41,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Machine:
-    """What one GPU has at hand.
+    """What each GPU has.
 
-    tflops      it sustains on this model, not its peak
-    memory_gb   of the GPU
-    cores       for loading
-    load_ms     of a core for one video with all its views
-    video_mb    read for one video
-    disk_mb_s, network_gb_s    its share of reading, and of sending gradients
+    tflops          speed of the GPU on this model, in 10^12 operations per second; not its peak
+    memory_gb       memory of the GPU
+    cores           processor cores for loading, per GPU
+    load_ms         milliseconds of one core to load one video with all its views
+    video_mb        size of one video on the disk
+    disk_mb_s       reading speed per GPU
+    network_gb_s    speed of sending gradients per GPU
     """
 
     tflops: float = 125.0
@@ -60,7 +63,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Need:
-    """What each GPU needs; `memory_gb` holds `clips` at once, `least_gb` one, with all state sharded over the GPUs."""
+    """What each GPU needs. `memory_gb` is for `clips` at once; `least_gb` is for one clip, with all state sharded over
+    the GPUs.
+    """
 
     clips: float
     step_s: float
@@ -72,7 +77,7 @@ class Need:
     least_gb: float
 
     def breaks_first(self, machine: Machine) -> str:
-        """The need that is largest beside what there is, and how much of it that is."""
+        """The need that is largest relative to what the machine has, and this ratio in percent."""
         shares = {
             "decoding": self.cores / machine.cores,
             "memory": self.memory_gb / machine.memory_gb,
@@ -84,7 +89,7 @@ class Need:
 
 
 def pretraining(size: str) -> tuple[MaskedModel, int]:
-    """VideoMAE at 16 x 224 x 224, and its global batch. Raises ValueError for an unknown size."""
+    """VideoMAE at 16 x 224 x 224, and the global batch of its recipe. Raises ValueError for an unknown size."""
     if size not in RECIPES:
         raise ValueError(f"unknown size '{size}', expected one of {', '.join(RECIPES)}")
     experiment = f"experiment=pretrain_k400_{size}"
@@ -92,16 +97,20 @@ def pretraining(size: str) -> tuple[MaskedModel, int]:
 
 
 def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 2) -> Cost:
-    """Counts one training step on `batch` clips; the model itself is not run and not changed. Default: tube 0.9."""
+    """The cost per clip, counted on one training step of `batch` clips. The model itself is not changed. The default
+    masking is tube with ratio 0.9.
+    """
     grid, masking = model.grid, masking or partial(tube, ratio=0.9)
     mask = Mask.from_hidden(torch.stack([masking(grid, generator=generator(i)) for i in range(batch)]))
     mode = tensors_without_memory()
+    # the weights are copied to fake tensors, so that the real model is not touched
     fakes = {name: mode.from_tensor(p).requires_grad_() for name, p in model.named_parameters()}
     fakes |= {name: mode.from_tensor(b) for name, b in model.named_buffers()}
     weights = {tensor.untyped_storage() for tensor in fakes.values()}
     saved: dict[Any, int] = {}
 
     def weigh(tensor: Tensor) -> Tensor:
+        # by storage, so that views of one tensor count once; weights are in memory anyway
         if tensor.untyped_storage() not in weights:
             saved[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
         return tensor
@@ -116,10 +125,10 @@ def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 
 
 
 def need(cost: Cost, machine: Machine, gpus: int, batch_size: int, repeats: int = 1) -> Need:
-    """Of each of `gpus` that share steps of `batch_size` videos in `repeats` views.
+    """The needs of each GPU, if `gpus` of them share steps of `batch_size` videos with `repeats` views each.
 
-    AdamW in float32 keeps 16 bytes a parameter: weight, gradient, two moments. A ring all-reduce sends every gradient
-    twice, here within the time of the backward, two thirds of a step.
+    AdamW in float32 keeps 16 bytes per parameter: weight, gradient, two moments. A ring all-reduce sends every gradient
+    twice. We assume that it overlaps with the backward pass, two thirds of a step.
     """
     clips = batch_size * repeats / gpus
     step = clips * cost.flops / (machine.tflops * 1e12)
@@ -139,12 +148,12 @@ def need(cost: Cost, machine: Machine, gpus: int, batch_size: int, repeats: int 
 
 
 def print_needs(sizes: list[str], gpus: list[int], machine: Machine, repeats: int = 1) -> None:
-    """A table for the recipes' own batches."""
+    """Print a table for the batch of each recipe."""
     for size in sizes:
         model, batch_size = pretraining(size)
         each = cost(model)
         title = f"{size}: {each.parameters / 1e6:.0f} M parameters, {each.flops / 1e9:.0f} GFLOP and"
-        title += f" {each.activations / 1e6:.0f} MB of activations a clip; batch {batch_size} x {repeats}"
+        title += f" {each.activations / 1e6:.0f} MB of activations per clip; batch {batch_size} x {repeats}"
         table = Table(title=title, title_justify="left")
         for name in ("GPUs", "clips", "step s", "clips/s", "cores", "MB/s disk", "GB/s network", "GB", "GB least"):
             table.add_column(name, justify="right")

@@ -1,7 +1,7 @@
-"""One training step, forward and backward, of ours beside that of transformers: same sizes, same inputs, same run.
+"""The time of one training step (forward and backward) of our models and of transformers, in the same run.
 
-Steps alternate between the two, after a warm-up that is not counted, and the device is waited for at both ends of each;
-the median is reported. Without transformers ours are measured alone.
+Both have the same sizes and inputs. Their steps alternate, after a warm-up that is not counted. The host waits for the
+device before and after each step. The median is reported. If transformers is not installed, only ours are measured.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def bench(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Timing:
-    """Raises ValueError if the system or size is unknown."""
+    """Time `steps` steps of a system. Raises ValueError if the system or size is unknown."""
     if system not in SYSTEMS:
         raise ValueError(f"unknown system '{system}', expected one of {', '.join(SYSTEMS)}")
     if size not in SIZES:

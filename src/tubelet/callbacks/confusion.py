@@ -1,4 +1,4 @@
-"""Which classes are taken for which: confusion.png and per_class.csv in the run directory."""
+"""The confusion matrix (confusion.png) and the accuracy of each class (per_class.csv) in the run directory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tubelet.evaluate.views import recall
 from tubelet.methods.base import method_of
 from tubelet.storage import replacing
 
-_NAMED = 40  # classes at most whose names are written on the axes
+_NAMED = 40  # with more classes than this, their names are not written on the axes
 
 
 class Confusion(L.Callback):
-    """Of the epoch with the best val/top1 when training ends, and of what was tested. Nothing where no labels are
-    learned.
+    """Written when training ends, for the epoch with the best val/top1, and after a test. It does nothing if the method
+    does not learn labels.
     """
 
     def __init__(self) -> None:
@@ -56,11 +56,12 @@ class Confusion(L.Callback):
         return {"best": self.best, "matrix": self.matrix}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        # a resumed run may never be better than before: then the matrix of the best epoch is this one
         self.best, self.matrix = state_dict["best"], state_dict["matrix"]  # type: ignore[assignment]
 
 
 def draw_confusion(matrix: Tensor, names: list[str], picture: Path) -> None:
-    """Counts [true,guessed]; a row is coloured by shares, so that rare classes are seen as well."""
+    """matrix: counts [true,guessed]. Colours show the share within a row, so that rare classes are visible, too."""
     from matplotlib.figure import Figure
 
     shares = matrix.float() / matrix.sum(1, keepdim=True).clamp(min=1)
@@ -82,7 +83,9 @@ def draw_confusion(matrix: Tensor, names: list[str], picture: Path) -> None:
 
 
 def write_per_class(matrix: Tensor, names: list[str], table: Path) -> None:
-    """A line a class: label, name, videos, accuracy (empty without videos), what it is most often mistaken for."""
+    """Write one line per class: label, name, videos, accuracy (empty without videos), and the class it is most often
+    mistaken for.
+    """
     mistaken = matrix - matrix.diagonal().diag()
     accuracy = recall(matrix)
     with replacing(table) as temporary, temporary.open("w", newline="") as file:

@@ -11,6 +11,8 @@ from tubelet.loggers.curves import read_metrics
 
 
 class LossCurve(L.Callback):
+    """Draws loss.png from metrics.csv when training ends."""
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = Path(trainer.default_root_dir) / "metrics.csv"
         if trainer.is_global_zero and metrics.exists():

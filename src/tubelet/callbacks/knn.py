@@ -1,4 +1,4 @@
-"""`val/knn_top1` beside the reconstruction loss: whether pretraining learns anything the labels are about."""
+"""`val/knn_top1` during pretraining: it shows whether the features become useful for the labels."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class KNN(L.Callback):
-    """Classifies validation clips by their nearest training clips: the middle of each video, whole and unmasked, as an
-    evaluation sees it. Runs in the validation of every `every_n_epochs`-th epoch and of the last, and in
-    `stage=validate`. Videos without a label take no part; if no video of a split has one, it says so and does nothing.
-    Nor does it do anything where the method itself learns labels.
+    """Classifies validation clips by their nearest training clips. Each clip is the middle of its video, without a mask
+    and without augmentation. It runs in the validation of every `every_n_epochs`-th epoch and of the last epoch, and in
+    `stage=validate`. Videos without a label are left out; if a split has no label at all, a warning says so and nothing
+    is logged. It does nothing if the method itself learns labels.
 
-    Args: max_clips: at most so many videos of each split, drawn once with the run's seed; k, temperature, standardise:
-    see tubelet.evaluate.knn.
+    Args: max_clips: the largest number of videos per split, drawn once with the run's seed; k, temperature,
+    standardise: see tubelet.evaluate.knn.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class KNN(L.Callback):
 
     @torch.no_grad()
     def _features(self, trainer: L.Trainer, method: Method, split: str) -> tuple[Tensor, Tensor]:
-        """Features [n,D] and labels [n] of the labelled videos of all ranks, the same on every rank."""
+        """Features [n,D] and labels [n] of the labelled videos, gathered from all ranks: the same on every rank."""
         features, labels, data = [], [], data_of(trainer)
         for batch in self._loader(trainer, split):
             if len(batch) == 0:  # none of its videos could be read
@@ -79,13 +79,14 @@ class KNN(L.Callback):
             labels.append(batch.label)
         mine = torch.cat(features) if features else torch.zeros(0, method.model.encoder.dim, device=method.device)
         label = torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64, device=method.device)
+        # filtered before gathering: `gather_rows` allows another number of rows on each rank
         mine, label = mine[label != NO_LABEL], label[label != NO_LABEL]
         return gather_rows(mine, trainer.strategy), gather_rows(label, trainer.strategy)
 
     def _loader(self, trainer: L.Trainer, split: str) -> DataLoader[Batch]:
-        """This rank's batches."""
+        """A loader of this rank's batches."""
         data = data_of(trainer)
-        manifest = Manifest.read(data.paths[split])  # also where the stage reads no training videos
+        manifest = Manifest.read(data.paths[split])  # not data.datasets: `stage=validate` opens no training videos
         dataset = EvaluationVideos(
             manifest,
             data.grid,
@@ -103,7 +104,7 @@ class KNN(L.Callback):
             [(epoch, chosen[place]) for epoch, place in slots]
             for slots in EvaluationBatches(len(chosen), videos, rank=trainer.global_rank, ranks=ranks)
         ]
-        timeout = data.timeout if data.num_workers else 0
+        timeout = data.timeout if data.num_workers else 0  # torch allows a timeout only with workers
         return DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,

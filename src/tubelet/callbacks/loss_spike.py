@@ -1,4 +1,4 @@
-"""Tells when the training loss jumps: in the log, and as an alert of W&B."""
+"""A warning when the training loss jumps, in the log and as an alert of W&B."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import lightning as L
 from tubelet.methods.parts import logs_every_n_steps
 
 log = logging.getLogger(__name__)
-_SIGMA = 1.4826  # deviations of a normal distribution in its median absolute deviation
-_FLOOR = 0.01  # of the median: what a loss that hardly moves is allowed at least
+_SIGMA = 1.4826  # standard deviation / median absolute deviation of a normal distribution
+_FLOOR = 0.01  # smallest deviation / median, so that a loss that hardly moves does not raise false alarms
 
 
 class LossSpike(L.Callback):
-    """Compares every logged train/loss with the `window` before it: a spike is more than `threshold` deviations above
-    their median. It is told once, until the loss is back below that.
+    """Compares every logged train/loss with the `window` values before it. A loss is a spike if it is more than
+    `threshold` deviations above their median. It is reported once; the next report needs a loss below this limit first.
     """
 
     def __init__(self, window: int = 50, threshold: float = 10.0) -> None:
@@ -29,17 +29,17 @@ class LossSpike(L.Callback):
             )
         self.window, self.threshold = window, threshold
         self._losses: deque[float] = deque(maxlen=window)
-        self._told = False
+        self._reported = False
         self._step = 0
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """By then the loss of the last step has been logged, if it was its turn."""
+        """At this point the loss of the previous step is in the metrics, if that step was logged."""
         step = trainer.global_step
         if step == self._step or step % logs_every_n_steps(trainer) or "train/loss" not in trainer.callback_metrics:
             return
         self._step = step
         loss = float(trainer.callback_metrics["train/loss"])
-        if math.isfinite(loss):  # else see tubelet.runtime.nonfinite
+        if math.isfinite(loss):  # tubelet.runtime.nonfinite handles the others
             self._compare(trainer, step - 1, loss)
 
     def _compare(self, trainer: L.Trainer, step: int, loss: float) -> None:
@@ -47,20 +47,21 @@ class LossSpike(L.Callback):
             middle = median(self._losses)
             deviation = max(_SIGMA * median(abs(x - middle) for x in self._losses), _FLOOR * abs(middle))
             spike = loss > middle + self.threshold * deviation
-            if spike and not self._told and trainer.is_global_zero:
-                _tell(f"train/loss is {loss:.4g} at step {step}; the median of {self.window} rows was {middle:.4g}")
-            self._told = spike
+            if spike and not self._reported and trainer.is_global_zero:
+                _alert(f"train/loss is {loss:.4g} at step {step}; the median of {self.window} rows was {middle:.4g}")
+            self._reported = spike
         self._losses.append(loss)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": list(self._losses), "told": self._told, "step": self._step}
+        # "told" is the key in existing checkpoints
+        return {"losses": list(self._losses), "told": self._reported, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._losses.extend(state_dict["losses"])
-        self._told, self._step = state_dict["told"], state_dict["step"]
+        self._reported, self._step = state_dict["told"], state_dict["step"]
 
 
-def _tell(text: str) -> None:
+def _alert(text: str) -> None:
     import wandb
 
     log.warning(text)

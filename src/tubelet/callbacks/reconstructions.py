@@ -17,9 +17,9 @@ from tubelet.models.masked import MaskedModel
 
 
 class Reconstructions(L.Callback):
-    """`reconstructions/*.{png,gif}` of `clips` clips, every `every_n_epochs` epochs and when training ends.
+    """Draws `reconstructions/*.{png,gif}` of `clips` clips every `every_n_epochs` epochs and when training ends.
 
-    Nothing is drawn for a model whose target cannot be seen as pixels, or that has no target.
+    Nothing is drawn if the model has no target, or a target that cannot be shown as pixels.
     """
 
     def __init__(self, clips: int = 4, every_n_epochs: int = 10) -> None:
@@ -28,7 +28,7 @@ class Reconstructions(L.Callback):
         self.batch: Batch | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The same few clips of the whole list, with the same masks, every time."""
+        """Choose a few clips, evenly spread over the validation list. All pictures show them, with the same masks."""
         data = data_of(trainer)
         if "val" in data.datasets and can_reconstruct(method_of(trainer).model):
             dataset = data.datasets["val"]
@@ -51,8 +51,8 @@ class Reconstructions(L.Callback):
         model = method_of(trainer).model
         assert isinstance(model, MaskedModel)
         training = method.training
-        method.eval()
-        with torch.no_grad(), trainer.precision_plugin.forward_context():  # every rank: a sharded model needs them all
+        method.eval()  # no dropout and no drop path in pictures
+        with torch.no_grad(), trainer.precision_plugin.forward_context():  # on every rank: a sharded model needs all
             result = reconstruct(model, self.batch.clip, self.batch.mask)
         method.train(training)
         if not trainer.is_global_zero:

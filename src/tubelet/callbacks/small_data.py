@@ -1,4 +1,4 @@
-"""Says what was chosen for a small data set, and why."""
+"""Prints the settings that were chosen for a small data set, and the reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tubelet.data.small_data import explain
 
 
 class ExplainSmallData(L.Callback):
-    """Args: manifest: the training videos."""
+    """Args: manifest: the list of training videos."""
 
     def __init__(self, manifest: str) -> None:
         self.manifest = manifest

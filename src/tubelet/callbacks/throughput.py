@@ -1,4 +1,4 @@
-"""clips_per_s, and the share of a step spent waiting for the loader."""
+"""Throughput in clips per second, and the share of time that training waits for the loader."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from tubelet.data.dataset import Batch
 
 
 class Throughput(L.Callback):
-    """Logs `clips_per_s` of the whole run (all devices) and `data_wait`, the share in [0, 1] of the steps' time spent
-    waiting for data, each over the last `window` steps. Time between epochs (validation, pictures) does not count.
+    """Logs `clips_per_s` over all devices, and `data_wait`, the share of time in [0, 1] spent waiting for data. Both
+    are means over the last `window` steps. The time between epochs (validation, pictures) does not count.
 
-    The first `warmup` steps of a run are dropped: workers start, kernels are chosen, graphs are compiled.
+    The first `warmup` steps of a run are dropped, because in them workers start, kernels are chosen and graphs
+    compiled.
     """
 
     def __init__(self, warmup: int = 10, window: int = 50) -> None:
@@ -42,7 +43,7 @@ class Throughput(L.Callback):
         self._clips += len(batch.clip)
         full = self._steps % self.window == 0
         if full and pl_module.device.type == "cuda":
-            torch.cuda.synchronize()  # once a window: the clock then covers finished work
+            torch.cuda.synchronize()  # once per window, so that the clock covers finished work
         now = perf_counter()
         self._elapsed += now - self._ended
         self._waited += _waited(trainer) - self._waited_before
@@ -56,5 +57,5 @@ class Throughput(L.Callback):
 
 
 def _waited(trainer: L.Trainer) -> float:
-    """Seconds, since the loader was made."""
+    """Seconds that training has waited for the loader since the loader was created."""
     return cast(TrainingLoader, trainer.train_dataloader).waited

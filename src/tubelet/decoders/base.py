@@ -1,4 +1,4 @@
-"""The one contract of every decoder: (tokens of the visible tubelets, mask) -> a prediction for each hidden one."""
+"""The contract of every decoder: (tokens of the visible tubelets, mask) -> a prediction for each hidden tubelet."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tubelet.masking import Mask
 
 
 class Decoder(Stack):
-    """Built as `decoder(encoder, target_dim)`: a config leaves these two to the model (`_partial_: true`).
+    """Built as `decoder(encoder, target_dim)`. The model passes these two, so a config sets `_partial_: true`.
 
-    `layers()` lists its parts from input to output, its blocks between the first and the last: see `Stack`.
+    `layers()` lists its layers from input to output: one before the blocks, the blocks, one after them (see `Stack`).
     """
 
     share: float = 1.0
-    """Of the hidden tokens, those it predicts in training: what `choose` leaves of a mask."""
+    """The share of the hidden tokens that it predicts in training, in (0, 1]: those that `choose` keeps."""
 
     reads_states: bool = False
     """Whether `forward` needs the encoder's hidden states too: the first block's input, then each block's output."""
@@ -29,7 +29,7 @@ class Decoder(Stack):
                 raise TypeError(f"{cls.__qualname__} must define {name}(): see tubelet.decoders.base.Decoder")
 
     def choose(self, mask: Mask) -> Mask:
-        """The mask whose `hidden` tokens are predicted; all of them, unless a subclass says otherwise."""
+        """The mask whose `hidden` tokens are predicted. A subclass may keep fewer of them; by default all are kept."""
         return mask
 
     def check_masking(self, masking: Callable[..., Tensor]) -> None:

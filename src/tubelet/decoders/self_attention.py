@@ -1,7 +1,7 @@
-"""VideoMAE's decoder: a narrow transformer over all tokens, the hidden ones replaced by one learned token.
+"""VideoMAE's decoder: a narrow transformer over all tokens, where one learned token stands for each hidden one.
 
 Tong et al., VideoMAE, https://arxiv.org/abs/2203.12602. Where we differ: with dual masking (`Mask.hidden` lists fewer
-tokens than are hidden) it sees the visible tokens and those to predict, nothing else.
+tokens than are hidden) it sees only the visible tokens and those to predict.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tubelet.masking import Mask
 
 class SelfAttentionDecoder(Decoder):
     """Args:
-    encoder: whose tokens it reads.
-    target_dim: numbers to predict for each token, P.
-    dim, num_heads: width and heads; None: half the encoder's width, heads 64 wide.
-    depth, mlp_ratio: number of blocks, and the hidden width of each / its width.
-    position: its fixed table of positions, over flattened tokens ("sincos", VideoMAE) or with axes apart.
-    bias, act, eps, dropout, attention_dropout, layer_scale, cosine_attention: of its blocks.
-    norm_eps: of its last LayerNorm; None: `eps`. Hugging Face's models have 1e-5 there.
+    encoder: the encoder whose tokens it reads.
+    target_dim: P, the numbers to predict per token.
+    dim, num_heads: width and number of heads; None: half the encoder's width, heads of 64 channels.
+    depth, mlp_ratio: number of blocks, and their hidden width / dim.
+    position: fixed position table over flattened tokens ("sincos", VideoMAE) or with separate axes ("sincos_3d").
+    bias, act, eps, dropout, attention_dropout, layer_scale, cosine_attention: settings of the blocks.
+    norm_eps: eps of the last LayerNorm; None: `eps`. Hugging Face's models have 1e-5 there.
     """
 
     positions: Tensor
@@ -69,6 +69,7 @@ class SelfAttentionDecoder(Decoder):
             )
             for _ in range(depth)
         ]
+        # The blocks are built before this line: the order in which weights are drawn decides what a seed means.
         self.project = nn.Linear(encoder.dim, dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         grid = encoder.grid
@@ -86,7 +87,8 @@ class SelfAttentionDecoder(Decoder):
 
     def forward(self, tokens: Tensor, mask: Mask, states: Sequence[Tensor] = ()) -> Tensor:
         visible = self.project(tokens)  # [B,prefix+V,E]
-        prefix = visible.shape[1] - mask.visible.shape[1]  # class tokens, which have no position
+        prefix = visible.shape[1] - mask.visible.shape[1]  # number of class tokens, which get no position
+        # The order does not matter to attention, so hidden tokens are appended instead of put back in their places.
         x = torch.cat(
             [
                 visible[:, :prefix],

@@ -1,4 +1,4 @@
-"""A manifest of a few labelled videos of each class, as where labels are dear."""
+"""A manifest with a few labelled videos per class, to learn from few labels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tubelet.demo.motions import render
 
 
 def few_labels(manifest: str | Path, out: str | Path, per_class: int, seed: int = 0) -> None:
-    """Write to `out` as many videos of each class of `manifest`, drawn with `seed`. Raises ValueError if a class has
-    fewer."""
+    """Write a manifest `out` with `per_class` videos of each class of `manifest`, drawn with `seed`. Raises ValueError
+    if a class has fewer videos."""
     whole = Manifest.read(manifest)
     labels = torch.tensor([-1 if label is None else label for label in whole.table["label"].to_pylist()])
     chosen: list[int] = []
@@ -21,6 +21,7 @@ def few_labels(manifest: str | Path, out: str | Path, per_class: int, seed: int 
         videos = (labels == label).nonzero().flatten()
         if per_class < 1 or len(videos) < per_class:
             raise ValueError(f"{manifest}: class {label} has {len(videos)} videos, cannot draw {per_class}")
+        # drawn per class, so that more videos per class include those of fewer
         order = torch.randperm(len(videos), generator=generator(seed, "few labels", label))
         chosen += videos[order[:per_class]].tolist()
     Manifest(whole.root, whole.table.take(sorted(chosen))).write(out)
@@ -34,6 +35,6 @@ def demo(
     train_per_class: int = 80,
     val_per_class: int = 20,
 ) -> None:
-    """The embedded videos, and `train_<per_class>_<label_seed>.csv` beside their `train.csv`."""
+    """Render the demo videos, and write `train_<per_class>_<label_seed>.csv` beside their `train.csv`."""
     directory = render(directory, seed, train_per_class, val_per_class)
     few_labels(directory / "train.csv", directory / f"train_{per_class}_{label_seed}.csv", per_class, label_seed)

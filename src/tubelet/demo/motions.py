@@ -1,11 +1,10 @@
-"""The embedded default data set: eight motions, rendered at first use to real H.264 files that are then read like any
-other video.
+"""The demo data set: eight motions, rendered at first use to real H.264 files, which are read like any other video.
 
-One textured object moves before a textured background. What it does is the label, and no single frame gives it away:
-position, orientation and size each live on a circle (the object leaves the frame on one side and enters on the other, a
-grown object starts small again), the four start anywhere on theirs, and the action advances one of them at constant
-speed. Every frame of every action therefore has the same distribution. Objects and backgrounds of the validation split
-never occur in training. Everything is a pure function of the seed.
+One textured object moves in front of a textured background. Its motion is the label, and no single frame shows it. The
+reason: x, y, angle and size are each periodic (an object that leaves the frame on one side enters on the other; an
+object that has grown to its full size starts small again). Each starts at a random value, and the action changes one of
+them at constant speed. So a single frame has the same distribution for all actions. Objects and backgrounds of the
+validation split never occur in training. Everything is a pure function of the seed.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from tubelet.videos.processes import Report, run_jobs
 SIZE = 96  # pixels, both sides
 FRAMES = 32
 FPS = 16
-VERSION = 1  # of the scene: a directory rendered by another version is not taken for this one
+VERSION = 1  # of this renderer: a directory that another version has rendered is not used
 
-X, Y, ANGLE, SCALE = range(4)  # columns of a pose, each in turns of its circle
+X, Y, ANGLE, SCALE = range(4)  # columns of a pose, each in [0, 1), one period
 ACTIONS = {
     "left": (X, -1),
     "right": (X, +1),
@@ -45,22 +44,22 @@ ACTIONS = {
 LABELS = tuple(ACTIONS)
 
 Range = tuple[float, float]
-SPEED: Range = (0.7, 1.1)  # turns per video
-RADIUS: Range = (0.16, 0.34)  # of the object, in frame widths: the two ends of the circle of sizes
-OUTLINE = (0.0, 0.3, 0.0)  # at most, of the waves around an object, in radii
-EDGE = 0.6  # width of the soft edge, in radii: where it lies can be told from a part of the object
+SPEED: Range = (0.7, 1.1)  # periods per video
+RADIUS: Range = (0.16, 0.34)  # smallest and largest radius of the object, in frame widths
+OUTLINE = (0.0, 0.3, 0.0)  # largest amplitude of each wave around the outline, in radii
+EDGE = 0.6  # width of the soft edge, in radii: wide, so that a part of an object shows where the rest is
 OBJECT_COLOUR: Range = (0.75, 1.0)
 OBJECT_WAVELENGTH: Range = (2.0, 4.0)  # in radii of the object
 BACKGROUND_COLOUR: Range = (0.0, 0.25)
 BACKGROUND_WAVELENGTH: Range = (1.0, 2.0)  # in frame widths
-OBJECTS = {"train": 64, "val": 16}  # in the bank of a split, and as many backgrounds
+OBJECTS = {"train": 64, "val": 16}  # different objects of a split, and as many backgrounds
 
 
 def render(directory: str | Path, seed: int = 0, train_per_class: int = 80, val_per_class: int = 20) -> Path:
     """Render `train/*.mp4`, `val/*.mp4`, `train.csv`, `val.csv` and `labels.txt` into `directory` and return it.
 
-    A directory that already holds exactly this data set is used as it is. Any other existing, non-empty directory is
-    left alone: ValueError. Safe to call from several processes at once: one renders, the others wait.
+    A directory that already holds exactly this data set is used as it is. Raises ValueError for any other directory
+    that is not empty, and does not change it. Several processes may call this at once: one renders, the others wait.
     """
     directory = Path(directory).resolve()
     stamp = {"version": VERSION, "seed": seed, "train_per_class": train_per_class, "val_per_class": val_per_class}
@@ -71,7 +70,10 @@ def render(directory: str | Path, seed: int = 0, train_per_class: int = 80, val_
         if _is_complete(directory, stamp):
             return directory
         unfinished = directory.parent / f".{directory.name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed: we hold the lock
+        shutil.rmtree(
+            unfinished, ignore_errors=True
+        )  # left by a process that was killed; nobody else writes there, because we hold the lock
+        # in another directory that is renamed at the end: a directory with this name is always complete
         _render_all(unfinished, seed, {"train": train_per_class, "val": val_per_class})
         (unfinished / "demo.json").write_text(json.dumps(stamp))
         os.replace(unfinished, directory)
@@ -79,7 +81,9 @@ def render(directory: str | Path, seed: int = 0, train_per_class: int = 80, val_
 
 
 def _is_complete(directory: Path, stamp: dict[str, int]) -> bool:
-    """Whether `directory` holds this data set; False if there is nothing, ValueError if there is something else."""
+    """True if `directory` holds this data set, False if it is empty or missing. Raises ValueError if it holds something
+    else.
+    """
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     found = directory / "demo.json"
@@ -104,7 +108,7 @@ def _render_all(directory: Path, seed: int, per_class: dict[str, int]) -> None:
                 if video.split == split:
                     rows.writerow([video.path, LABELS.index(video.action), FRAMES, FPS, SIZE, SIZE])
     (directory / "labels.txt").write_text("\n".join(LABELS) + "\n")
-    # not threads: the calls to numpy are many and short, and each waits for the lock of the interpreter
+    # processes, not threads: numpy is called often and briefly, and each call would wait for the interpreter lock
     done = run_jobs(_render, [(directory, video) for video in videos], len(os.sched_getaffinity(0)), limit=60.0)
     for (_, video), killed in track(done, "rendering the demo videos", total=len(videos)):
         if killed is not None:
@@ -118,7 +122,7 @@ def _render(job: tuple[Path, Video], report: Report) -> None:
 
 @dataclass(frozen=True)
 class Video:
-    """One video of the data set, named by what it is a function of."""
+    """One video of the data set; its frames are a function of these four fields."""
 
     seed: int
     split: str
@@ -133,7 +137,7 @@ class Video:
         return np.random.default_rng(key("demo", self.seed, self.split, *parts))
 
     def poses(self) -> np.ndarray:
-        """[T,4]: x, y, angle and size of the object in each frame, in [0,1) on their circles."""
+        """[T,4]: x, y, angle and size of the object in each frame, in [0,1) of their period."""
         rng = self._rng(self.action, self.index, "pose")
         start, speed = rng.uniform(size=4), rng.uniform(*SPEED)
         moving, direction = ACTIONS[self.action]
@@ -143,15 +147,15 @@ class Video:
 
     def frames(self) -> np.ndarray:
         """uint8 [T,H,W,C], RGB."""
-        # which object and background of the split's bank: drawn alike for every action
+        # drawn in the same way for every action, so that appearance says nothing about the label
         chosen = self._rng(self.action, self.index, "appearance").integers(OBJECTS[self.split], size=2)
-        thing = Thing.draw(self._rng("object", int(chosen[0])))
+        moving_object = MovingObject.draw(self._rng("object", int(chosen[0])))
         backdrop = Texture.draw(self._rng("background", int(chosen[1])), BACKGROUND_COLOUR, BACKGROUND_WAVELENGTH)
         pixel = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
         background = backdrop.colour(pixel[None, :], pixel[:, None]).reshape(-1, 3)  # [H*W,C]
         frames = np.tile(to_uint8(background), (FRAMES, 1, 1))
         for frame, (at, colour, coverage) in zip(
-            frames, thing.paint(pixel, self.poses().astype(np.float32)), strict=True
+            frames, moving_object.paint(pixel, self.poses().astype(np.float32)), strict=True
         ):
             behind = background.take(at, axis=0)  # [K,C]
             frame[at] = to_uint8(behind + coverage * (colour - behind))
@@ -160,7 +164,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Texture:
-    """Two colours that alternate along the sum of a few plane waves: soft, and predictable from a part of itself."""
+    """Two colours that alternate along the sum of a few plane waves. It is soft, and a part of it predicts the rest."""
 
     colours: np.ndarray  # [2,C]
     wave: np.ndarray  # [K,2] radians per unit length along x and y
@@ -181,32 +185,33 @@ class Texture:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A textured object; its outline is a short Fourier series of the angle, so that its orientation shows."""
+class MovingObject:
+    """A textured object. Its outline is a short Fourier series of the angle, so that its orientation is visible."""
 
     outline: np.ndarray  # [K] amplitudes of the waves 1..K around the outline, in radii
     phase: np.ndarray  # [K]
     texture: Texture
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Thing:
+    def draw(cls, rng: np.random.Generator) -> MovingObject:
         outline = rng.uniform(0.5, 1.0, size=len(OUTLINE)) * OUTLINE
         phase = rng.uniform(0, 2 * np.pi, size=len(OUTLINE))
         texture = Texture.draw(rng, OBJECT_COLOUR, OBJECT_WAVELENGTH, waves=1)
         return cls(outline.astype(np.float32), phase.astype(np.float32), texture)
 
     def paint(self, pixel: np.ndarray, poses: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For each frame the K pixels of [H*W] it may touch, their colour [K,C] and coverage [K,1] in [0,1].
+        """For each frame: the numbers of the K pixels of [H*W] that the object may cover, their colour [K,C], and how
+        much it covers them, [K,1] in [0,1].
 
-        `pixel` [SIZE] are the coordinates of the pixels along either side, `poses` [T,4].
+        `pixel` [SIZE] holds the coordinates of the pixels along each side; poses [T,4].
         """
         x, y, angle, size = poses.T  # [T] each
-        # offset from the centre, the short way around the frame
+        # offset from the object's centre, in the shorter direction around the frame
         dx = (pixel - x[:, None] + 0.5) % 1.0 - 0.5  # [T,W]
         dy = (pixel - y[:, None] + 0.5) % 1.0 - 0.5  # [T,H]
         radius = RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** size
         reach = radius * (1 + self.outline.sum() + EDGE / 2)
-        # frame by frame: arrays that stay in the cache, of memory that need not come from the system each time
+        # frame by frame: small arrays stay in the cache, and their memory is reused
         for frame in zip(dx, dy, np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle), radius, reach, strict=True):
             yield self._paint(*frame)
 
@@ -215,7 +220,7 @@ class Thing:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         at = np.flatnonzero(dx**2 + dy[:, None] ** 2 < reach**2)
         dx, dy = dx.take(at % SIZE), dy.take(at // SIZE)
-        # turned into the object's own axes and measured in its radii
+        # coordinates along the object's own axes, in units of its radius
         u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius
         around = np.arctan2(v, u)
         outline = enumerate(zip(self.outline, self.phase, strict=True), 1)
@@ -232,7 +237,7 @@ def to_uint8(colour: np.ndarray) -> np.ndarray:
 def write_video(path: Path, frames: np.ndarray) -> None:
     """uint8 [T,H,W,C] RGB to an H.264 .mp4; the same frames give the same bytes: one thread, no dates, no mbtree."""
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as file:
-        # with x264's macroblock tree, 4 in 10 videos of this size came out in more than one version
+        # with x264's macroblock tree, encoding twice gave different files for 4 in 10 videos of this size
         options = {"crf": "18", "preset": "veryfast", "g": "16", "threads": "1", "mbtree": "0"}
         stream = file.add_stream("libx264", rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"

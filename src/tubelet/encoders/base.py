@@ -14,7 +14,9 @@ from tubelet.masking import Mask
 
 
 class EncoderOutput(NamedTuple):
-    """tokens [B,prefix+V,D]; hidden states: the first block's input, then each block's output; attentions."""
+    """tokens [B,prefix+V,D]; hidden_states: the input of the first block, then the output of each block; attentions:
+    the attention probabilities of each block. None if not asked for.
+    """
 
     tokens: Tensor
     hidden_states: tuple[Tensor, ...] | None
@@ -22,29 +24,30 @@ class EncoderOutput(NamedTuple):
 
 
 def sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of a frame in pixels, from one number if it is square."""
+    """Height and width of a frame in pixels; `size` is one number if the frame is square."""
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Linear from 0 at the first block to `last` at the last."""
+    """The drop path rate of each block, rising linearly from 0 at the first to `last` at the last."""
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 
 class Encoder(Stack):
-    """What models and methods may ask of an encoder. A subclass sets the attributes and defines the two methods below.
+    """The contract between an encoder and everything that uses it. A subclass sets these attributes and defines the two
+    methods below.
 
-    grid                the clip it takes, and its tokens
+    grid                the size of the clip it takes, and its tokens
     dim                 width of a token
     in_channels         channels of a clip
     norm                the last LayerNorm; nn.Identity() where there is none
-    num_prefix_tokens   class tokens, which come first and stay visible
-    needs_rectangle     it accepts only masks with the same visible positions in every time step
-    uniform_states      all hidden states are [B,prefix+V,D]
-    task_parts          its own parts that belong to a task: another task may drop them, or start them fresh
+    num_prefix_tokens   number of class tokens, which come first and are always visible
+    needs_rectangle     whether it accepts only masks with the same visible positions in every time step
+    uniform_states      whether all hidden states are [B,prefix+V,D]
+    task_parts          its parts that belong to one task: another task may drop them, or start them from random values
 
-    `layers()` lists its parts from input to output: embedding, block by block, norm.
+    `layers()` lists its layers from input to output: the embedding, every block, the norm.
 
     `forward(clip [B,C,T,H,W], mask=None, return_hidden_states=False, return_attentions=False)` returns tokens
     [B,prefix+V,D] (V = N without a mask), or an EncoderOutput if one of the flags is set.
@@ -75,7 +78,7 @@ class Encoder(Stack):
         raise NotImplementedError
 
     def check_contract(self) -> None:
-        """Raises ValueError naming what an encoder lacks: every model calls this, long before it is fine-tuned."""
+        """Raises ValueError naming what an encoder lacks. Every model calls this before training."""
         name = type(self).__qualname__
         missing = [each for each in ("grid", "dim", "in_channels", "norm") if not hasattr(self, each)]
         if missing:
@@ -85,14 +88,15 @@ class Encoder(Stack):
             raise ValueError(
                 f"{name}.layers() must list modules: the embedding, every block, the last norm; it lists {len(layers)}"
             )
+        # a block outside the encoder would be compiled and sharded, but its weights would not be saved
         own = {id(part) for part in self.modules()}
         if any(id(block) not in own for block in layers[1:-1]):
             raise ValueError(f"{name}.layers() lists a block that is not a part of the encoder")
 
     def check_masking(self, masking: Callable[..., Tensor]) -> None:
-        """Raises ValueError if this encoder cannot be pretrained with such masks.
+        """Raises ValueError if this encoder cannot take the masks of `masking`.
 
-        masking: `(grid, *, generator) -> bool [N]`; one of its masks is looked at.
+        masking: `(grid, *, generator) -> bool [N]`; one mask is drawn and checked.
         """
         if self.needs_rectangle:
             hidden = masking(self.grid, generator=torch.Generator().manual_seed(0))
@@ -101,7 +105,7 @@ class Encoder(Stack):
     def check_rectangle(self, mask: Mask | None) -> None:
         """Raises ValueError unless the visible positions are the same in every time step.
 
-        Compiled, or on a device that would have to be waited for, only the count is checked.
+        In a compiled graph and on a GPU only the count is checked: comparing values would make the host wait.
         """
         if mask is None:
             return
@@ -109,6 +113,7 @@ class Encoder(Stack):
         lines_up = visible.shape[1] % t == 0
         if lines_up and visible.device.type == "cpu" and not torch.compiler.is_compiling():
             steps = visible.unflatten(1, (t, -1))  # [B,t,S]
+            # tokens are numbered (t h w), so the same position in the next time step has a number larger by h*w
             lines_up = bool((steps == steps[:, :1] % places + places * torch.arange(t)[None, :, None]).all())
         if not lines_up:
             raise ValueError(
@@ -120,7 +125,9 @@ class Encoder(Stack):
     def run_blocks(
         self, blocks: Iterable[nn.Module], x: Tensor, return_hidden_states: bool, return_attentions: bool
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """Run blocks `(x, return_attention) -> (x, weights)` in order, keeping what is asked for."""
+        """Run blocks `(x, return_attention) -> (x, weights)` in order. Returns x, the hidden states and the attentions,
+        the last two only where asked for.
+        """
         states: list[Tensor] = [x]
         attentions: list[Tensor] = []
         for block in blocks:

@@ -3,9 +3,9 @@
 Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", https://arxiv.org/abs/2102.05095;
 weights and options as in Hugging Face's `timesformer`, whose tokens are ordered (h w t) where ours are (t h w).
 
-Where we differ: masked, attention runs on the visible rectangle [B,t,S]. With space-only attention the class token is
-the mean of the frames' class tokens before the last norm, as in the original code (Hugging Face's forgets it), while
-patch tokens stay one a patch, so that a decoder can read them.
+Where we differ: with a mask, attention runs on the visible rectangle [B,t,S]. With space-only attention the class token
+is the mean of the frames' class tokens before the last norm, as in the original code (Hugging Face's code leaves it
+out). There is still one token per patch, so that a decoder can read them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ AttentionType = Literal["divided_space_time", "joint_space_time", "space_only"]
 
 
 class DividedBlock(Block):
-    """[B,1+t*S,D] -> [B,1+t*S,D]: a patch attends to itself at other times; then each frame within itself, with a copy
-    of the class token, which becomes the mean of its copies; then the MLP.
+    """[B,1+t*S,D] -> [B,1+t*S,D] in three steps. First each patch attends to the same position at all times. Then each
+    frame attends to itself and to its copy of the class token; the new class token is the mean of the copies. Then the
+    MLP follows.
 
     The attentions it returns are the spatial ones, [B*t,heads,1+S,1+S].
     """
@@ -50,11 +51,13 @@ class DividedBlock(Block):
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
         cls, patches = x[:, :1], x[:, 1:].unflatten(1, (self.t, -1))  # [B,1,D], [B,t,S,D]
 
+        # over time: a sequence per position
         tracks = patches.transpose(1, 2).flatten(0, 1)  # [B*S,t,D]
         branch, _ = self.temporal_attn(self.temporal_norm(tracks))
         branch = self.temporal_proj(self.drop_path(branch)).unflatten(0, (len(x), -1))  # [B,S,t,D]
         patches = patches + branch.transpose(1, 2)
 
+        # over space: a sequence per frame
         copies = cls[:, None].expand(-1, self.t, -1, -1)  # [B,t,1,D]
         frames = torch.cat([copies, patches], dim=2).flatten(0, 1)  # [B*t,1+S,D]
         branch, weights = self.attn(self.norm1(frames), return_attention)
@@ -73,7 +76,8 @@ class TimeSformer(Encoder):
         image_size: height and width of a frame in pixels, one number if square; divisible by `patch_size`.
         num_frames: frames of a clip.
         dim, depth, num_heads, mlp_ratio: width of a token, number of blocks, heads of each, hidden width / dim.
-        attention_type: see the top of this file; "space_only" has no time positions.
+        attention_type: over time and space in turn (divided), over both at once (joint), or "space_only", which has no
+            time positions.
         drop_path: rate of the last block, rising linearly from 0 at the first.
         init_std: deviation of the initial weights.
     """
@@ -105,7 +109,7 @@ class TimeSformer(Encoder):
                 f"unknown attention_type '{attention_type}', "
                 "expected divided_space_time, joint_space_time or space_only"
             )
-        self.grid = ClipGrid(num_frames, *sides(image_size), 1, patch_size)
+        self.grid = ClipGrid(num_frames, *sides(image_size), 1, patch_size)  # tubelets of one frame
         self.dim = dim
         self.in_channels = in_channels
         self.attention_type = attention_type
@@ -161,7 +165,7 @@ class TimeSformer(Encoder):
         return EncoderOutput(x, states, attentions) if any(flags) else x
 
     def embed(self, clip: Tensor, mask: Mask | None) -> tuple[Tensor, Tensor]:
-        """The class token [B,1,D] and the visible patches [B,V,D], with their places in space and time."""
+        """The class token [B,1,D] and the visible patches [B,V,D], with the positions in space and time added."""
         visible = None if mask is None else mask.visible
         space = self.positions[:, 1:].repeat(1, self.grid.t, 1)  # [1,N,D]
         patches = self.dropout(self.patch_embed(clip, visible) + take_positions(space, visible))
@@ -174,7 +178,7 @@ class TimeSformer(Encoder):
     def _space_only(
         self, clip: Tensor, mask: Mask | None, return_hidden_states: bool, return_attentions: bool
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """Every frame by itself; hidden states and attentions have B*t rows."""
+        """Run the blocks on each frame separately. Hidden states and attentions have B*t rows."""
         cls, patches = self.embed(clip, mask)
         t = self.grid.t
         copies = cls[:, None].expand(-1, t, -1, -1)  # [B,t,1,D]

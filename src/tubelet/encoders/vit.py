@@ -23,15 +23,15 @@ from tubelet.masking import Mask
 
 
 class VideoViT(Encoder):
-    """Sizes tiny to huge are files in conf/encoder.
+    """VideoMAE's encoder. Its published sizes, tiny to giant, are files in conf/encoder.
 
     Args:
         image_size: height and width of a frame in pixels, one number if square; divisible by `patch_size`.
         num_frames: frames of a clip, divisible by `tubelet_size`.
         dim, depth, num_heads, mlp_ratio: width of a token, number of blocks, heads of each, hidden width / dim.
-        bias: which of queries, keys and values have one; VideoMAE: "qv".
-        position: fixed "sincos" over flattened tokens (VideoMAE) or "sincos_3d" (axes apart), or "learned".
-        final_norm: a LayerNorm after the last block; off where a classifier pools by the mean and normalises itself.
+        bias: which of queries, keys and values have a bias; VideoMAE: "qv".
+        position: fixed "sincos" over flattened tokens (VideoMAE), fixed "sincos_3d" (separate axes), or "learned".
+        final_norm: a LayerNorm after the last block; off where a classifier pools by the mean and normalises after it.
         drop_path: rate of the last block, rising linearly from 0 at the first.
         layer_scale: initial value of layer scale, 0 for none.
         cosine_attention: attention by cosine similarity (VideoMAEv2).
@@ -68,7 +68,7 @@ class VideoViT(Encoder):
             self.positions = nn.Parameter(torch.zeros(1, self.grid.N, dim))
             nn.init.trunc_normal_(self.positions, std=0.02)
         else:
-            # kept in checkpoints: weights that moved to another frame size took a stretched table along
+            # kept in checkpoints, because weights that were resized to another frame size have a stretched table
             size = (self.grid.t, self.grid.h, self.grid.w)
             self.register_buffer("positions", fixed_positions(position, size, dim))
         self.blocks = nn.ModuleList(

@@ -3,8 +3,9 @@
 Arnab et al., "ViViT: A Video Vision Transformer", https://arxiv.org/abs/2103.15691; weights and options of model 1 as
 in Hugging Face's `vivit`.
 
-Where we differ: for masked autoencoding the factorised encoder also returns its patch tokens, each the sum of what the
-spatial encoder says of the patch and the temporal encoder of its time step. The class token is the paper's.
+Where we differ: for masked autoencoding the factorised encoder also returns patch tokens. Each is the sum of the
+spatial encoder's output for the patch and the temporal encoder's output for its time step. The class token is the
+paper's.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tubelet.masking import Mask
 
 
 class Pooler(nn.Module):
-    """What the published bare model makes of its class token: act(dense(token 0)), [B,K,D] -> [B,out]."""
+    """The pooler of the published bare model: act(dense(class token)), [B,K,D] -> [B,out]."""
 
     def __init__(self, dim: int, out: int, act: str) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class ViViT(Encoder):
         dim, depth, num_heads, mlp_ratio: width of a token, number of blocks, heads of each, hidden width / dim.
         drop_path: rate of the last block, rising linearly from 0 at the first.
         init_std: deviation of the initial weights.
-        pooler_dim, pooler_act: width and activation of `pooler`, which the bare published model has; None: no pooler.
+        pooler_dim, pooler_act: width and activation of `pooler`, a part of the published bare model; None: no pooler.
     """
 
     num_prefix_tokens = 1
@@ -120,11 +121,11 @@ class ViViT(Encoder):
 
 
 class FactorisedViViT(Encoder):
-    """Model 2. A spatial encoder reads each time step by itself, with a class token; a temporal encoder reads those
-    class tokens, with one of its own, which is token 0 of the output.
+    """Model 2. A spatial encoder reads each time step separately, with a class token. A temporal encoder reads these
+    class tokens and adds its own, which is token 0 of the output.
 
-    `blocks` holds the spatial encoder's `depth` blocks, then the temporal encoder's `temporal_depth`. Hidden states and
-    attentions come in that order: the spatial ones have B*t rows. Other arguments as in `ViViT`.
+    `blocks` holds the `depth` blocks of the spatial encoder, then the `temporal_depth` blocks of the temporal encoder.
+    Hidden states and attentions have the same order; the spatial ones have B*t rows. Other arguments as in `ViViT`.
     """
 
     num_prefix_tokens = 1
@@ -183,6 +184,7 @@ class FactorisedViViT(Encoder):
         nn.init.trunc_normal_(self.time_positions, std=init_std)
 
     def layers(self) -> Sequence[nn.Module]:
+        # both norms come after the blocks, so they learn at the rate of the head
         return [self.patch_embed, *self.blocks, nn.ModuleList([self.spatial_norm, self.norm])]
 
     def forward(
@@ -198,12 +200,14 @@ class FactorisedViViT(Encoder):
         table = self.positions[:, 1:].repeat(1, t, 1)  # [1,N,D]
         x = self.patch_embed(clip, visible) + take_positions(table, visible)  # [B,t*S,D]
 
+        # spatial encoder: a sequence per time step
         x = x.unflatten(1, (t, -1)).flatten(0, 1)  # [B*t,S,D]
         cls = (self.cls_token + self.positions[:, :1]).expand(len(x), -1, -1)
         x = self.dropout(torch.cat([cls, x], dim=1))  # [B*t,1+S,D]
         x, states, attentions = self.run_blocks(self.blocks[: self.depth], x, *flags)
         x = self.spatial_norm(x).unflatten(0, (-1, t))  # [B,t,1+S,D]
 
+        # temporal encoder: a sequence of the time steps' class tokens
         cls = self.time_cls_token.expand(len(x), -1, -1)
         steps = self.dropout(torch.cat([cls, x[:, :, 0]], dim=1) + self.time_positions)  # [B,1+t,D]
         steps, time_states, time_attentions = self.run_blocks(self.blocks[self.depth :], steps, *flags)

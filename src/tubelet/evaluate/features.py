@@ -1,6 +1,7 @@
 """Features of every video of a manifest, in one safetensors file.
 
-A part of the work is a file beside `out`; an interrupted run goes on after the last whole part, and the end joins them.
+Finished parts of the work are kept in a folder beside `out`. An interrupted run continues after the last complete part.
+At the end the parts are joined.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tubelet.encoders.base import Encoder
 from tubelet.evaluate.knn import pooled_features
 from tubelet.models.base import encoder_of
 
-_PART = 16  # batches
+_BATCHES_PER_PART = 16
 
 
 @torch.no_grad()
@@ -41,9 +42,11 @@ def extract_features(
     device: str | torch.device = "cpu",
     reader: str = "auto",
 ) -> Path:
-    """Write `features` [n,D] float32, the mean token of the middle of each video, or with `per_token` all tokens
-    [n,prefix+N,D] float16; `label` int64 [n], -1 where there is none; and, as metadata, `paths` (JSON). In the order of
-    the manifest. Raises VideoError for a file that cannot be read, ValueError if parts of something else lie there.
+    """Write the features of every video, in the order of the manifest.
+
+    The file holds `features` [n,D] float32, the mean token of the clip in the middle of each video; with `per_token`
+    all tokens [n,prefix+N,D] float16. It also holds `label` int64 [n], -1 where there is none, and the metadata `paths`
+    (JSON). Raises VideoError for a video that cannot be read, ValueError if the folder holds parts of other work.
     """
     out = Path(out)
     if out.suffix != ".safetensors":
@@ -56,7 +59,8 @@ def extract_features(
     )
     parts = _parts_folder(out, encoder, videos, per_token, batch_size)
     batches = [[(0, i) for i in part.tolist()] for part in torch.arange(len(videos)).split(batch_size)]
-    done = len(list(parts.glob("*.safetensors"))) * _PART
+    # every part but the last has the same number of batches; if the last exists too, the slice below is empty
+    done = len(list(parts.glob("*.safetensors"))) * _BATCHES_PER_PART
     loader = DataLoader(dataset, batch_sampler=batches[done:], collate_fn=collate, num_workers=num_workers)
     rows: list[Tensor] = []
     labels: list[Tensor] = []
@@ -65,7 +69,7 @@ def extract_features(
         clip = preprocess.normalise(batch.clip.to(device))
         rows.append(encoder(clip).half().cpu() if per_token else pooled_features(encoder, clip).cpu())
         labels.append(batch.label)
-        if number % _PART == 0 or number == len(batches):
+        if number % _BATCHES_PER_PART == 0 or number == len(batches):
             _save({"features": torch.cat(rows), "label": torch.cat(labels)}, parts / f"{number:08d}.safetensors")
             rows.clear()
             labels.clear()
@@ -77,27 +81,28 @@ def extract_features(
 
 
 def read_features(path: str | Path) -> tuple[Tensor, Tensor, list[str]]:
-    """features, label and paths of a file that `extract_features` wrote."""
+    """features, label and paths from a file that `extract_features` wrote."""
     with safe_open(path, "pt") as file:
         return file.get_tensor("features"), file.get_tensor("label"), json.loads(file.metadata()["paths"])
 
 
 def _parts_folder(out: Path, encoder: Encoder, videos: Manifest, per_token: bool, batch_size: int) -> Path:
-    """The folder of the parts, which says of what they are."""
+    """The folder of the parts. A hash in it identifies the model, the manifest and the settings that they belong to."""
     folder = out.with_name(f".{out.name}.parts")
     stamp = hashlib.blake2b(repr((per_token, batch_size, str(videos.root))).encode())
     for chunk in _bytes_of(encoder, videos):
         stamp.update(chunk)
-    told = folder / "of.txt"
-    if told.exists() and told.read_text() != stamp.hexdigest():
+    stamp_file = folder / "of.txt"
+    if stamp_file.exists() and stamp_file.read_text() != stamp.hexdigest():
         raise ValueError(f"{folder} holds parts of another model, manifest or settings: delete it, or change --out")
     folder.mkdir(parents=True, exist_ok=True)
-    told.write_text(stamp.hexdigest())
+    stamp_file.write_text(stamp.hexdigest())
     return folder
 
 
 def _bytes_of(encoder: Encoder, videos: Manifest) -> Iterator[bytes]:
     yield "\n".join(map(str, videos.table["path"].to_pylist())).encode()
+    # the weights themselves, not their file: the same path may hold another checkpoint by now
     for parameter in encoder.state_dict().values():
         yield parameter.float().cpu().numpy().tobytes()
 

@@ -1,4 +1,4 @@
-"""What every rank holds, on every rank: rows of a tensor, of which each rank may hold another number, or any object."""
+"""Gathering over ranks: rows of a tensor, of which each rank may hold a different number, or any object."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ _T = TypeVar("_T")
 
 
 def gather_rows(rows: Tensor, strategy: Any) -> Tensor:
-    """[n,...] of this rank -> [n of all ranks,...], the same on every rank. `strategy` is Lightning's; every rank must
-    call this. Nothing is padded away or counted twice: the counts travel first.
+    """[n,...] of this rank -> [sum of n over ranks,...], the same on every rank. Every rank must call this.
+
+    `strategy` is Lightning's. The ranks first exchange their counts, so no row is lost or counted twice.
     """
     counts = strategy.all_gather(torch.tensor(len(rows), device=rows.device)).flatten().tolist()
+    # a collective needs equal shapes on all ranks
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = strategy.all_gather(padded).reshape(len(counts), *padded.shape)  # [ranks,most,...]
@@ -23,7 +25,7 @@ def gather_rows(rows: Tensor, strategy: Any) -> Tensor:
 
 
 def gather_objects(mine: _T) -> list[_T]:
-    """What every rank has given, in their order; every rank must call this. Without other ranks: one entry."""
+    """The objects of all ranks, in the order of the ranks. Every rank must call this. With one rank: one entry."""
     if not dist.is_initialized():
         return [mine]
     parts: list[Any] = [None] * dist.get_world_size()

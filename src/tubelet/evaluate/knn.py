@@ -1,4 +1,4 @@
-"""Nearest neighbours among frozen features: what the encoder knows of the labels before anything is trained on them.
+"""k-nearest-neighbour classification on frozen features: it measures an encoder without training anything on labels.
 
 The weighted vote of Wu et al., https://arxiv.org/abs/1805.01978, with DINO's k = 20 and temperature 0.07
 (https://arxiv.org/abs/2104.14294).
@@ -17,7 +17,7 @@ _CHUNK = 1024  # queries compared with the whole bank at a time
 
 
 def pooled_features(encoder: Encoder, clip: Tensor) -> Tensor:
-    """Normalised clips [B,C,T,H,W], nothing hidden -> float32 [B,D], the mean of the tokens without class tokens."""
+    """Normalised clips [B,C,T,H,W], without a mask -> float32 [B,D], the mean of the tokens without class tokens."""
     tokens = encoder(clip)
     assert isinstance(tokens, Tensor)
     return mean_token(tokens.float(), encoder.num_prefix_tokens)
@@ -32,12 +32,12 @@ def knn_scores(
     temperature: float = 0.07,
     standardise: bool = True,
 ) -> Tensor:
-    """Each query's share of the votes for each class, [m,num_classes]: its k nearest by cosine vote with the weight
-    exp(cosine / temperature).
+    """The share of votes for each class, [m,num_classes]. The k nearest neighbours of a query vote, each with the
+    weight exp(cosine / temperature).
 
-    bank [n,D], labels int64 [n], queries [m,D]. A bank of fewer than k votes as a whole. `standardise` first brings
-    every dimension to the bank's mean 0 and deviation 1 (DINO does not): the mean token of a masked autoencoder has a
-    large part in common with every other, beside which the cosine does not see what differs.
+    bank [n,D], labels int64 [n], queries [m,D]. If the bank has fewer than k entries, all of them vote. `standardise`
+    first scales every dimension to mean 0 and deviation 1 over the bank (DINO does not). The mean tokens of a masked
+    autoencoder share one large component, which would hide their differences from the cosine.
     """
     if len(bank) == 0 or len(bank) != len(labels):
         raise ValueError(f"a bank of {len(bank)} features and {len(labels)} labels cannot vote")
@@ -47,8 +47,9 @@ def knn_scores(
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
     one_hot = F.one_hot(labels, num_classes).to(bank.dtype)  # [n,classes]
     scores = []
-    for chunk in queries.split(_CHUNK):
+    for chunk in queries.split(_CHUNK):  # in chunks, so that the table of similarities stays small
         cosine, nearest = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)  # both [m,k]
+        # the softmax divides the weights exp(cosine / temperature) by their sum, which makes them shares
         votes = (cosine / temperature).softmax(dim=1)
         scores.append((votes[..., None] * one_hot[nearest]).sum(1))
     return torch.cat(scores) if scores else bank.new_zeros(0, num_classes)

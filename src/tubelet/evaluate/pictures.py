@@ -1,4 +1,4 @@
-"""Videos as pictures: a film strip (PNG) and a film (GIF, MP4)."""
+"""Videos as pictures: a film strip (PNG) or a film (GIF, MP4)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from tubelet import storage
 from tubelet.evaluate.reconstruction import Reconstruction
 
-CAPTION = 14  # pixels of height of a line of text
+CAPTION = 14  # height of a line of text in pixels
 
 
 def save_reconstructions(result: Reconstruction, path: str | Path, frames: int = 8, fps: float = 8.0) -> Path:
-    """Write a batch of reconstructions to `path`, whose ending tells the kind. `.png`: `frames` frames of each clip, in
-    rows original | masked | reconstructed; `.gif` and `.mp4`: the three play side by side."""
+    """Write a batch of reconstructions to `path`; its ending chooses the kind. A `.png` shows `frames` frames per clip,
+    in the rows original, masked, reconstructed. In a `.gif` or `.mp4` the three play side by side."""
     path = check_picture(path)
     labels = ("original", "masked", result.caption)
     videos = [_to_uint8(video) for video in result[:3]]  # each [B,T,H,W,C]
@@ -31,7 +31,7 @@ def save_reconstructions(result: Reconstruction, path: str | Path, frames: int =
 
 
 def check_picture(path: str | Path) -> Path:
-    """Raises ValueError if the ending is of no kind that can be written."""
+    """`path`, as a Path. Raises ValueError if it does not end in .png, .gif or .mp4."""
     path = Path(path)
     if path.suffix not in (".png", ".gif", ".mp4"):
         raise ValueError(f"cannot write '{path}': the ending must be .png, .gif or .mp4")
@@ -58,17 +58,17 @@ def _strip(videos: list[np.ndarray], labels: tuple[str, ...], frames: int, scale
     rows = []
     for clip in range(len(videos[0])):
         for video, label in zip(videos, labels, strict=True):
-            row = np.concatenate([_framed(_enlarge(video[clip, t], scale)) for t in shown], axis=1)
+            row = np.concatenate([_with_margin(_enlarge(video[clip, t], scale)) for t in shown], axis=1)
             rows.append(_caption(row, [label], row.shape[1]))
     return np.concatenate(rows, axis=0)
 
 
 def side_by_side(videos: list[np.ndarray], labels: tuple[str, ...], scale: int) -> np.ndarray:
-    """[T,H,W,3]: one row a clip, the three videos side by side."""
+    """[T,H,W,3]: one row per clip, the three videos side by side."""
     film = []
     for t in range(videos[0].shape[1]):
         rows = [
-            np.concatenate([_framed(_enlarge(video[clip, t], scale)) for video in videos], axis=1)
+            np.concatenate([_with_margin(_enlarge(video[clip, t], scale)) for video in videos], axis=1)
             for clip in range(len(videos[0]))
         ]
         picture = np.concatenate(rows, axis=0)
@@ -76,8 +76,8 @@ def side_by_side(videos: list[np.ndarray], labels: tuple[str, ...], scale: int) 
     return np.stack(film)
 
 
-def _framed(frame: np.ndarray) -> np.ndarray:
-    """White on the right and below, so that neighbours are told apart."""
+def _with_margin(frame: np.ndarray) -> np.ndarray:
+    """Add a white margin on the right and below, so that neighbouring frames do not touch."""
     return np.pad(frame, ((0, 2), (0, 2), (0, 0)), constant_values=255)
 
 
@@ -98,7 +98,7 @@ def write_film(path: Path, film: np.ndarray, fps: float) -> None:
             first, *rest = [Image.fromarray(picture).quantize(128) for picture in film]
             first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
         else:
-            height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2  # yuv420p wants even sizes
+            height, width = film.shape[1] // 2 * 2, film.shape[2] // 2 * 2  # yuv420p needs even sizes
             with av.open(str(temporary), "w", format="mp4") as container:
                 stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -1,4 +1,4 @@
-"""What a classifier says of a video file."""
+"""Predicting the class of a video file."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def predict(
     stride: int | None = None,
     reader: str = "auto",
 ) -> list[tuple[str, float]]:
-    """[(label, probability)], best first: the mean over `clips` that cover the video, in `crops` along the long side.
+    """[(label, probability)], the most probable first. Probabilities are averaged over views: `clips` that cover the
+    video, times `crops` along the long side.
 
-    Classes without a name are called by their number. `stride` is the distance of frames; None: as in training.
-    Raises ValueError if the model has no classes to choose from, VideoError if the file cannot be read.
+    A class without a name gets its number. `stride` is the distance between frames; None: as in training. Raises
+    ValueError if the model is not a classifier of two or more classes, VideoError if the file cannot be read.
     """
     if not isinstance(model, VideoClassifier) or model.num_classes < 2:
         raise ValueError(f"predict needs a classifier of two or more classes, got a {_name(model)}")
@@ -38,6 +39,7 @@ def predict(
         return [number for view in views for number in view]
 
     frames = read_clip(video, choose, reader)  # [clips*T,H,W,C]
+    # the video is decoded once; the model runs once per crop, which limits the memory
     device = model.head.weight.device
     training = model.training
     model.eval()
@@ -53,7 +55,9 @@ def predict(
 
 
 def name_classes(model: VideoClassifier, path: str | PathLike[str]) -> None:
-    """Give a classifier the names in a file, one a line. Raises ValueError if there are more or fewer than classes."""
+    """Set the class names of a classifier from a file with one name per line. Raises ValueError if their number is not
+    the number of classes.
+    """
     names = Path(path).read_text(encoding="utf-8").splitlines()
     if len(names) != model.num_classes:
         raise ValueError(f"{path} names {len(names)} classes, the model has {model.num_classes}")

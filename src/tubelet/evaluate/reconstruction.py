@@ -1,4 +1,4 @@
-"""What a masked model sees, and what it fills in: original | masked | reconstructed."""
+"""Reconstructions: the original clip, the part that a masked model sees, and what it predicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GREY = 0.5
 
 
 class Reconstruction(NamedTuple):
-    """Three videos in [0, 1], float32 [B,T,H,W,C], and what a picture says of the third."""
+    """Three videos in [0, 1], float32 [B,T,H,W,C], and the caption of the third."""
 
     original: Tensor
     masked: Tensor
@@ -28,16 +28,17 @@ class Reconstruction(NamedTuple):
 
 
 def can_reconstruct(model: Any) -> bool:
-    """Whether a model predicts something that can be drawn."""
+    """Whether the model predicts something that can be drawn."""
     return isinstance(model, MaskedModel) and isinstance(model.target, Visible)
 
 
 @torch.no_grad()
 def reconstruct(model: MaskedModel, clip: Tensor, mask: Mask) -> Reconstruction:
-    """clip: normalised float [B,C,T,H,W]. Visible tubelets are shown as they are in all three. Raises ValueError if the
+    """clip: normalised float [B,C,T,H,W]. Visible tubelets are the same in all three videos. Raises ValueError if the
     model does not predict anything that can be drawn.
     """
     target = _target_of(model)
+    # here, too, because the picture must show the same tokens as `prediction` has
     mask = model.decoder.choose(mask)
     prediction = model(clip, mask).prediction.float()  # [B,M,P]
     clip = clip.float()
@@ -71,8 +72,8 @@ def _fill(model: MaskedModel, clip: Tensor, mask: Mask, pixels: Tensor) -> Tenso
 def reconstruct_file(
     model: MaskedModel, video: str | PathLike[str], masking: MaskGenerator, seed: int = 0
 ) -> Reconstruction:
-    """Reconstruct the middle of a video file under a mask drawn with `seed`. Raises ValueError if the model cannot, or
-    cannot take such a mask, VideoError for a file that cannot be read.
+    """Reconstruct the clip in the middle of a video file, with a mask drawn from `seed`. Raises ValueError if the model
+    cannot reconstruct or cannot take such a mask, VideoError if the file cannot be read.
     """
     _target_of(model)
     model.check_masking(masking)

@@ -1,7 +1,7 @@
-"""From the logits of many views to the figures of a test, the way the papers do it.
+"""Multi-view testing as in the papers: from the logits of many views to the accuracy of a test.
 
-Each video is seen in clips x crops views; their probabilities are averaged. Accuracy comes with the interval that
-95% of bootstrap resamplings of the test videos fall into.
+Each video has clips x crops views; their probabilities are averaged. Each accuracy has an interval that contains 95% of
+the bootstrap resamplings of the test videos.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ _RESAMPLINGS = 10_000
 
 
 def mean_of_views(logits: Tensor, views: int) -> Tensor:
-    """[videos*views,C], the views of a video side by side -> probabilities [videos,C]."""
+    """[videos*views,C], the views of one video in consecutive rows -> probabilities [videos,C]."""
     return logits.float().softmax(dim=1).unflatten(0, (-1, views)).mean(1)
 
 
 def in_top(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
-    """bool [n]: whether the true class is among the k most probable ones."""
+    """bool [n]: whether the true class is among the k most probable classes."""
     return (probabilities.topk(k, dim=1).indices == labels[:, None]).any(1)
 
 
 def bootstrap_interval(hits: Tensor, seed: int = 0) -> tuple[float, float]:
-    """The 2.5% and 97.5% quantiles of the mean of bool [n] over resamplings of its n entries.
+    """The 2.5% and 97.5% quantiles of the mean of bool [n], over resamplings of its n entries with replacement.
 
-    n draws with replacement from entries of which a share p is true hit Binomial(n, p) times: that is drawn directly.
+    If a share p of the entries is true, the number of true ones in a resampling is Binomial(n, p). We draw this number
+    directly.
     """
     n, share = len(hits), hits.double().mean().cpu()
     draws = torch.full((_RESAMPLINGS,), float(n), dtype=torch.float64)
@@ -43,13 +44,16 @@ def bootstrap_interval(hits: Tensor, seed: int = 0) -> tuple[float, float]:
 
 
 def recall(confusion: Tensor) -> Tensor:
-    """confusion [true,guessed] counts -> the share of each class that was recognised [C]; NaN for a class without
-    videos."""
+    """Counts [true,guessed] -> the recall of each class [C]: the share of its videos that was recognised. NaN for a
+    class without videos.
+    """
     return confusion.diagonal().float() / confusion.sum(1).float()
 
 
 def figures(probabilities: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float]:
-    """top1 with its interval, top5 with its own if there are more than five classes, and the mean over classes."""
+    """top1 and, with more than five classes, top5, each with its interval; and mean_class, the mean recall of the
+    classes.
+    """
     named = {"top1": 1} | ({"top5": 5} if probabilities.shape[1] > 5 else {})
     found: dict[str, float] = {}
     for name, k in named.items():
@@ -64,7 +68,7 @@ def figures(probabilities: Tensor, labels: Tensor, seed: int = 0) -> dict[str, f
 def write_predictions(
     path: Path, videos: Sequence[str], labels: Sequence[int | None], probabilities: Tensor, views: int
 ) -> None:
-    """A Parquet file of a row a video: video, label (or null), probabilities, views. Atomic."""
+    """Write a Parquet file with one row per video: video, label (or null), probabilities, views. Atomic."""
     flat = pa.array(probabilities.float().cpu().flatten().numpy())
     table = pa.table(
         {

@@ -12,9 +12,9 @@ Bias = Literal["qkv", "qv", "none"]
 
 
 class Attention(nn.Module):
-    """[B,K,D] -> [B,K,D]. `bias="qv"` gives queries and values a bias but not keys, as BEiT and VideoMAE do.
+    """[B,K,D] -> [B,K,D]. With `bias="qv"` queries and values have a bias and keys have none, as in BEiT and VideoMAE.
 
-    `cosine=True` compares directions with a learned temperature per head (VideoMAEv2's `cos_attn`, from Swin v2).
+    `cosine=True` compares directions, with a learned temperature per head (VideoMAEv2's `cos_attn`, from Swin v2).
     """
 
     def __init__(
@@ -34,19 +34,25 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias == "qkv")
         self.q_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if bias == "qv" else None
+        # the logarithm of the temperature, so that it stays positive while it is learned
         self.scale = nn.Parameter(torch.full((num_heads, 1, 1), 10.0).log()) if cosine else None
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Returns the tokens and, if asked for, the attention probabilities [B,heads,K,K] (not by the fused kernel)."""
+        """Returns the tokens and, with `return_attention`, the attention probabilities [B,heads,K,K] (else None).
+
+        The fused kernel does not return probabilities, so asking for them is slower.
+        """
         bias: Tensor | None = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
+            # zeros for the keys: a bias on them would add the same to all scores of a query, and the softmax ignores it
             bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [B,heads,K,d]
         scale = q.shape[-1] ** -0.5
         if self.scale is not None:  # cosine attention: unit vectors, temperature at most 100
+            # 4.6052 = log(100)
             q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp()
             k, scale = F.normalize(k, dim=-1), 1.0
         dropout = self.attention_dropout if self.training else 0.0

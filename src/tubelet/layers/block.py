@@ -42,10 +42,10 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drops the branch x of some clips (stochastic depth, https://arxiv.org/abs/1603.09382), as timm's does: each with
-    probability `rate`, while training, and scales up the others.
+    """Stochastic depth (https://arxiv.org/abs/1603.09382), as in timm: in training it sets the branch x of each clip to
+    zero with probability `rate`, and scales the others up by 1 / (1 - rate).
 
-    The rate it draws with is a tensor: one compiled graph serves every block, each of which has another rate.
+    The rate is also kept as a tensor. So one compiled graph serves all blocks, though each block has another rate.
     """
 
     keep: Tensor
@@ -53,18 +53,19 @@ class DropPath(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.drops = rate > 0  # a graph is compiled for each value of what `forward` asks for: it must not be the rate
+        self.drops = rate > 0  # torch compiles a graph per Python value that `forward` reads: a bool has two
         self.register_buffer("keep", torch.tensor(1.0 - rate), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.drops or not self.training:
             return x
+        # one draw per clip: the whole branch of a clip is kept or dropped
         kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(self.keep)  # [B,1,...]
         return x * (kept / self.keep.to(x.dtype))
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); branches optionally scaled (layer scale) and dropped."""
+    """x + attention(norm(x)), then x + mlp(norm(x)). Branches can be scaled (layer scale) and dropped (drop path)."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act, dropout, mlp_hidden_dropout)
         self.drop_path = DropPath(drop_path)
+        # the published checkpoints have these names
         self.gamma_1 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
         self.gamma_2 = nn.Parameter(torch.full((dim,), layer_scale)) if layer_scale > 0 else None
 

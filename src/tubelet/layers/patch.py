@@ -1,6 +1,6 @@
 """Cutting a clip into tubelets, and embedding the visible ones.
 
-The clip is never copied whole: `cut` is a view, and `take` gathers just the tubelets that are asked for.
+The whole clip is never copied: `cut` returns a view, and `take` copies only the tubelets that are needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def cut(clip: Tensor, grid: ClipGrid) -> Tensor:
 
 
 def take(tubelets: Tensor, tokens: Tensor | None) -> Tensor:
-    """View [B,t,h,w,...] and token numbers [B,K] (None: all) -> [B,K,...], copying those tubelets alone."""
+    """View [B,t,h,w,...] and token numbers [B,K] (None: all tokens) -> [B,K,...], a copy of those tubelets."""
     h, w = tubelets.shape[2:4]
     if tokens is None:
         return tubelets.flatten(1, 3)
@@ -32,9 +32,9 @@ def take(tubelets: Tensor, tokens: Tensor | None) -> Tensor:
 
 
 class TubeletEmbedding(nn.Module):
-    """Linear embedding of tubelets, [B,C,T,H,W] -> [B,N,D], or [B,V,D] of the visible ones, which alone are computed.
+    """Linear embedding of tubelets: [B,C,T,H,W] -> [B,N,D], or [B,V,D] where only the visible ones are embedded.
 
-    The weight keeps a 3-D convolution's layout [D,C,p0,p1,p2], the layout of every checkpoint in this field.
+    The weight has the layout of a 3-D convolution, [D,C,p0,p1,p2], because all checkpoints of this field have it.
     """
 
     def __init__(self, grid: ClipGrid, channels: int, dim: int) -> None:
@@ -42,11 +42,13 @@ class TubeletEmbedding(nn.Module):
         self.grid = grid
         size = (grid.tubelet, grid.patch, grid.patch)
         self.proj = nn.Conv3d(channels, dim, kernel_size=size, stride=size)
+        # initialised as the linear layer that it is: the fan-out of a convolution would be larger
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, clip: Tensor, visible: Tensor | None = None) -> Tensor:
         tubelets = take(cut(clip, self.grid), visible)  # [B,V,C,p0,p1,p2]
+        # a matrix product instead of the convolution, which would have to embed hidden tubelets, too
         weight = self.proj.weight.flatten(1)
         return F.linear(tubelets.flatten(2).to(weight.dtype), weight, self.proj.bias)

@@ -1,4 +1,4 @@
-"""Pooling the tokens of a clip into one: by their mean, the class token, or attention."""
+"""Pooling the tokens of a clip into one vector, by their mean or by attention."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tubelet.layers.stack import Stack
 
 
 def mean_token(tokens: Tensor, prefix: int) -> Tensor:
-    """[B,prefix+N,D] -> [B,D]: the mean of the tokens, without `prefix` class tokens."""
+    """[B,prefix+N,D] -> [B,D]: the mean of the tokens without the first `prefix` ones, the class tokens."""
     return tokens[:, prefix:].mean(1)
 
 
 class AttentivePool(Stack):
-    """[B,K,D] -> [B,D]: blocks of self-attention, then one learned query looks at all tokens, then an MLP.
+    """[B,K,D] -> [B,D]: blocks of self-attention, then one learned query attends to all tokens, then an MLP.
 
-    `depth` counts the query's block too: 1 is the attentive probe of V-JEPA (https://arxiv.org/abs/2404.08471), 4 that
-    of V-JEPA 2 (https://arxiv.org/abs/2506.09985).
+    `depth` includes the block of the query. Depth 1 is the attentive probe of V-JEPA
+    (https://arxiv.org/abs/2404.08471), depth 4 that of V-JEPA 2 (https://arxiv.org/abs/2506.09985).
     """
 
     def __init__(self, dim: int, num_heads: int, depth: int = 1) -> None:
@@ -43,10 +43,10 @@ class AttentivePool(Stack):
         nn.init.trunc_normal_(self.query, std=0.02)
 
     def layers(self) -> Sequence[nn.Module]:
-        return [nn.Identity(), *self.blocks, self.mlp]
+        return [nn.Identity(), *self.blocks, self.mlp]  # Identity: nothing stands before the blocks
 
     def undecayed(self) -> Iterable[nn.Parameter]:
-        return ()  # V-JEPA's query decays
+        return ()  # V-JEPA applies weight decay to the query, too
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:

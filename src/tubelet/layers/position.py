@@ -1,4 +1,4 @@
-"""Position tables, and carrying them to other clip sizes."""
+"""Position tables, and how they are resized for other clip sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Size = tuple[int, int, int]
-"""Time steps, rows and columns of a table; 1 where it does not depend on that axis."""
+"""Time steps, rows and columns of a table; 1 where the table does not depend on that axis."""
 
 
 def sincos(length: int, dim: int) -> Tensor:
@@ -17,6 +17,7 @@ def sincos(length: int, dim: int) -> Tensor:
 
     Source: VideoMAE (https://arxiv.org/abs/2203.12602), after "Attention is all you need".
     """
+    # computed in float64, as the original does in numpy, so that the rounded table is equal to the bit
     position = torch.arange(length, dtype=torch.float64)[:, None]
     column = torch.arange(dim, dtype=torch.float64)
     angle = position / 10000 ** (2 * (column // 2) / dim)  # [length,dim]
@@ -26,11 +27,11 @@ def sincos(length: int, dim: int) -> Tensor:
 
 
 def sincos_3d(size: Size, dim: int) -> Tensor:
-    """Fixed sine-cosine table [1,t*h*w,dim] with columns of their own for time, row and column of a token.
+    """Fixed sine-cosine table [1,t*h*w,dim] with separate columns for the time, row and column of a token.
 
-    A quarter of the columns tells the time, the rest is shared by rows and columns; wavelengths are 2 pi to 200 pi
-    tokens. Where the table over flattened tokens makes a small model first find out which tokens are neighbours, this
-    one says so (axes apart: V-JEPA, https://arxiv.org/abs/2404.08471, there with wavelengths up to 20000 pi).
+    A quarter of the columns encodes the time; rows and columns share the rest. Wavelengths are 2 pi to 200 pi tokens.
+    With the table over flattened tokens a small model must first learn which tokens are neighbours; this table shows
+    it (separate axes: V-JEPA, https://arxiv.org/abs/2404.08471, there with wavelengths up to 20000 pi).
     """
     if dim % 16:
         raise ValueError(f"a sincos_3d table needs a width divisible by 16, got {dim}")
@@ -54,12 +55,12 @@ def sincos_3d(size: Size, dim: int) -> Tensor:
 
 
 def fixed_positions(kind: Literal["sincos", "sincos_3d"], size: Size, dim: int) -> Tensor:
-    """A table [1,t*h*w,dim] that is not learned."""
+    """The fixed (not learned) table [1,t*h*w,dim] of the given kind."""
     return sincos(size[0] * size[1] * size[2], dim) if kind == "sincos" else sincos_3d(size, dim)
 
 
 def resize_table(table: Tensor, old: Size, new: Size) -> Tensor:
-    """[1,t*h*w,D] -> [1,t'*h'*w',D], bicubic in space, then linear in time; the table itself at its own size."""
+    """[1,t*h*w,D] -> [1,t'*h'*w',D], bicubic in space, then linear in time. Equal sizes change nothing."""
     if table.shape[1] != old[0] * old[1] * old[2]:
         raise ValueError(f"a table of {table.shape[1]} positions is not a grid of {old[0]}x{old[1]}x{old[2]}")
     x = table[0].unflatten(0, old)  # [t,h,w,D]
@@ -73,5 +74,5 @@ def resize_table(table: Tensor, old: Size, new: Size) -> Tensor:
 
 
 def take_positions(table: Tensor, tokens: Tensor | None) -> Tensor:
-    """[1,N,D] and token numbers [B,K] -> [B,K,D]; the table itself if tokens is None."""
+    """[1,N,D] and token numbers [B,K] -> [B,K,D]; the table itself, [1,N,D], if `tokens` is None."""
     return table if tokens is None else table[0, tokens]

@@ -1,4 +1,4 @@
-"""What encoder, decoder and attentive pool have in common: blocks in a row, and what comes before and after them."""
+"""The base class of encoder, decoder and attentive pool: a row of blocks, with layers before and after them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from torch import nn
 
 
 class Stack(nn.Module):
-    """A module that says which parts it is made of, so that nobody has to guess from names.
+    """A module that lists its own layers, so that no other code has to guess them from names.
 
-    `layers()` lists them from input to output: what comes before the blocks, each block, what comes after. Layer decay,
-    activation checkpointing, compiling and sharding go by this list. A block is any module.
+    `layers()` lists them from input to output: what stands before the blocks, each block, what stands after them. Layer
+    decay, activation checkpointing, compiling and sharding use this list. A block may be any module.
     """
 
     def layers(self) -> Sequence[nn.Module]:
         raise NotImplementedError
 
     def undecayed(self) -> Iterable[nn.Parameter]:
-        """Parameters without weight decay, besides vectors: tokens and position tables, which a stack holds itself."""
+        """Parameters without weight decay, in addition to all vectors. By default those that the stack holds itself and
+        not in a submodule: tokens and position tables.
+        """
         return self.parameters(recurse=False)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """Every block of every stack in a model: of encoder, decoder and pools."""
+    """Every block of every stack in a model: encoder, decoder and pools."""
     return [block for part in model.modules() if isinstance(part, Stack) for block in list(part.layers())[1:-1]]

@@ -1,4 +1,4 @@
-"""Two switches for training that change no result: activation checkpointing and compiling, for a block of any class."""
+"""Two settings of a block of any class that do not change results: activation checkpointing and compiling."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch.utils.checkpoint import checkpoint
 
 
 def switch(block: nn.Module, checkpoint_activations: bool, compiled: bool) -> None:
-    """Set both switches of a block; evaluation is never affected.
+    """Set both settings of a block. They apply in training only.
 
-    checkpoint_activations: keep only the block's input and compute the rest again in the backward pass, with the same
-        random numbers.
-    compiled: torch compiles the forward of the block's class, once for all blocks of the same sizes.
+    checkpoint_activations: keep only the input of the block, and compute the rest again in the backward pass, with the
+        same random numbers.
+    compiled: compile the `forward` of the block's class with torch.compile, once for all blocks of the same sizes.
     """
 
     def forward(self: nn.Module, *arguments: Any, **keywords: Any) -> Any:
-        # the function of the class, not the module: names in checkpoints stay, and FSDP2's hooks run outside the graph
+        # We compile the function of the class, not the module. So names in checkpoints do not change, and FSDP2's hooks
+        # run outside the graph.
         run = type(self).forward
         if not self.training:
             return run(self, *arguments, **keywords)
@@ -32,12 +33,12 @@ def switch(block: nn.Module, checkpoint_activations: bool, compiled: bool) -> No
         return run(self, *arguments, **keywords)
 
     if checkpoint_activations or compiled:
-        block.forward = MethodType(forward, block)  # a bound method is copied with its block
+        block.forward = MethodType(forward, block)  # bound, so that deepcopy binds the copy's method to the copy
     else:
         vars(block).pop("forward", None)
 
 
 @cache
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Static shapes: a run trains with few of them."""
+    """With static shapes: a run trains with few different ones, and they compile to faster graphs."""
     return torch.compile(forward, dynamic=False)

@@ -1,4 +1,4 @@
-"""From what a node of conf/logger makes to a logger of this run."""
+"""Completing the loggers of conf/logger with what only the run knows: its directory and its config."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from lightning.pytorch.loggers.logger import Logger
 
 
 def complete(made: Logger | Callable[..., Logger], run_dir: Path, config: dict[str, Any]) -> Logger:
-    """A logger stays as it is, so Lightning's own work as nodes. A function (`_partial_: true`) is called with those of
-    `run_dir`, `config` and `save_dir` (the run directory, too) that its signature names and the node does not set.
+    """A logger is returned as it is, so Lightning's own loggers work as nodes. A function (`_partial_: true`) is called
+    with `run_dir`, `config` and `save_dir` (the run directory, too), as far as its signature has these names and the
+    node does not set them.
     """
     if isinstance(made, Logger):
         return made

@@ -1,4 +1,4 @@
-"""metrics.csv in the run directory: a row a logged step, a column a metric. A resumed run continues it."""
+"""metrics.csv in the run directory: one row per logged step, one column per metric. A resumed run continues it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class MetricsCSV(Logger):
-    """Rows are appended and flushed as they come; a new column rewrites the file (atomically). Rows that cannot be
-    written, on a full disk say, wait until they can.
+    """Each row is appended at once. A new column rewrites the whole file (atomically). Rows that cannot be written, for
+    example on a full disk, are kept in memory and written later.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,7 +42,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Nothing: config.yaml holds them."""
+        """Does nothing, because config.yaml holds the hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -57,7 +57,7 @@ class MetricsCSV(Logger):
             self._waiting.clear()
 
     def keep(self, rows: int) -> None:
-        """Drop what an interrupted run logged after that many rows: it will be done again."""
+        """Keep the first `rows` rows. The resumed run logs the steps after them again."""
         kept = self._read()[:rows]
         self.rows = len(kept)
         self._rewrite(self.columns, kept)
@@ -69,13 +69,14 @@ class MetricsCSV(Logger):
         lines = io.StringIO()
         csv.DictWriter(lines, self.columns).writerows(self._waiting)
         data = lines.getvalue().encode()
+        # unbuffered: a row is in the file when this returns, or the error is raised here
         with self.path.open("ab", buffering=0) as file:
             end = file.tell()
             try:
                 while data:
                     data = data[file.write(data) :]
             except OSError:
-                file.truncate(end)
+                file.truncate(end)  # no half rows: the next attempt writes all waiting rows again
                 raise
 
     def _read(self) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Weights & Biases: online where there is a key and the server answers, else offline. Its environment is read here."""
+"""Weights & Biases: online with a key and a server that answers, else offline. Only this file reads its environment."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def wandb_logger(
     tags: list[str] | None = None,
     mode: Literal["auto", "online", "offline", "disabled"] = "auto",
 ) -> WandbLogger:
-    """A logger into `run_dir/wandb`, whose run keeps its id when the run directory is resumed.
+    """A logger that writes into `run_dir/wandb`. A resumed run keeps its id, and so continues its W&B run.
 
-    `auto`: WANDB_MODE if it is set; else online if there is a key (WANDB_API_KEY, or in ~/.netrc or the file that NETRC
-    names) and the server answers within PATIENCE seconds; else offline, and `wandb sync` uploads later. `online` does
-    not fall back. Without `project` and `entity`: WANDB_PROJECT, else `tubelet`; WANDB_ENTITY, else that of the key.
+    Mode `auto` uses WANDB_MODE if it is set. Else it is online if there is a key (in WANDB_API_KEY, in ~/.netrc, or in
+    the file that NETRC names) and the server answers within PATIENCE seconds; else offline, and `wandb sync` uploads
+    the run later. Mode `online` never changes to offline. Default `project`: WANDB_PROJECT, else `tubelet`. Default
+    `entity`: WANDB_ENTITY, else the owner of the key.
     """
     run_dir = Path(run_dir)
     falls_back = False
@@ -65,8 +66,8 @@ def wandb_logger(
 
 
 class RunLogger(WandbLogger):
-    """Lightning's logger, which opens the run by itself: offline if the server cannot be reached and `falls_back`.
-    `arguments`: those of `wandb.init`.
+    """Lightning's logger, but it opens the run itself: offline if `falls_back` is True and the server does not answer.
+    `arguments`: the arguments of `wandb.init`.
     """
 
     def __init__(self, falls_back: bool, **arguments: Any) -> None:
@@ -77,9 +78,10 @@ class RunLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run of the wandb package; it is opened when it is first asked for."""
+        """The run object of the wandb package. It is opened at the first access."""
         if self._run is None:
             self._run = self._open()
+            # the optimizer step is the x axis of all charts
             self._run.define_metric("trainer/global_step")
             self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return self._run
@@ -96,7 +98,7 @@ class RunLogger(WandbLogger):
         except wandb.errors.Error as error:
             if not falls_back:
                 raise
-            wandb.teardown()  # else the run's id is still in use
+            wandb.teardown()  # otherwise the id of the run is still in use
             return self._open_offline(str(error))
 
     def _open_offline(self, reason: str) -> Any:
@@ -124,22 +126,24 @@ def _has_key() -> bool:
 
 
 def _answers(server: str) -> bool:
-    """Whether anything answers, through the proxies of the environment. wandb itself would try for minutes."""
+    """Whether the server answers, through the proxies of the environment. We ask first, because wandb itself would try
+    for minutes.
+    """
     answered: list[bool] = []
 
     def ask() -> None:
         try:
             urllib.request.urlopen(server, timeout=PATIENCE).close()
         except urllib.error.HTTPError:
-            pass  # an answer, too
+            pass  # an error code is an answer, too
         except urllib.error.URLError as error:
-            if not isinstance(error.reason, ssl.SSLError):  # wandb may know certificates that Python does not
+            if not isinstance(error.reason, ssl.SSLError):  # wandb may trust certificates that Python does not
                 return
         except (OSError, ValueError, http.client.HTTPException):
             return
         answered.append(True)
 
-    thread = Thread(target=ask, daemon=True)  # the look-up of a name knows no time limit
+    thread = Thread(target=ask, daemon=True)  # in a thread: looking up a host name has no time limit
     thread.start()
     thread.join(PATIENCE + 1)
     return bool(answered)

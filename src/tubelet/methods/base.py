@@ -1,6 +1,6 @@
-"""What every method shares: the optimizer, the schedule, the randomness of a step, and the one logging call.
+"""The base class of every method: the optimizer, the schedule, the randomness of a step, and the logging.
 
-A method implements `step(batch) -> StepResult`; this class does the rest.
+A method implements `step(batch) -> StepResult`. This class does the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from tubelet.data.dataset import Batch
 from tubelet.data.randomness import key
 from tubelet.methods.parts import logs_every_n_steps
-from tubelet.methods.sharding import keep_whole, shard
+from tubelet.methods.sharding import gather_parameters, shard
 from tubelet.models.base import VideoModel
 from tubelet.optim.adamw import AdamW
 from tubelet.weights.formats import first_edition
@@ -25,7 +25,7 @@ from tubelet.weights.formats import first_edition
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: scalar; metrics: name -> scalar, logged beside it; clips: how many clips they are the mean of."""
+    """loss: scalar; clips: the number of clips it is the mean of; metrics: name -> scalar, logged with the loss."""
 
     loss: Tensor
     clips: int
@@ -37,7 +37,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run is: optimizer steps in all, steps of one epoch, clips of one global batch (before repeats)."""
+    """The length of a run: all optimizer steps, steps per epoch, and videos per global batch (before repeats)."""
 
     total_steps: int
     steps_per_epoch: int
@@ -46,26 +46,29 @@ class Plan:
 
 
 class Method(L.LightningModule):
-    """Args: model, what is trained; model_config: the node it was built from, kept in every checkpoint, so that a
-    checkpoint loads wherever it is moved; optim: how it is trained; plan: for how long.
+    """Args:
+    model: the model to train.
+    model_config: the node it was built from. Every checkpoint keeps it, so that it loads wherever it is moved.
+    optim: the optimizer and its learning rates.
+    plan: the length of the run.
     """
 
     model: VideoModel
 
     masked = False
-    """Whether it hides tokens, and so needs `masking`."""
+    """Whether the method hides tokens and so needs `masking`."""
 
     frozen = False
-    """Whether it leaves the model as it is and trains something on top."""
+    """Whether the method keeps the model unchanged and trains something on top of it."""
 
     learns_labels = False
-    """Whether it is trained on labels."""
+    """Whether the method trains on labels."""
 
     monitor: str | None = None
-    """The validation metric that best.ckpt follows, the larger the better; None: there is no best.ckpt."""
+    """The validation metric that chooses best.ckpt; larger is better. None: there is no best.ckpt."""
 
     confusion: Tensor | None = None
-    """Counts [true,guessed] of the last validation or test, where labels are learned."""
+    """Counts [true,guessed] of the last validation or test; only if the method learns labels."""
 
     def __init__(self, model: VideoModel, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
         super().__init__()
@@ -74,11 +77,11 @@ class Method(L.LightningModule):
         self.masking_config: dict[str, Any] | None = None  # the node of the masking it is trained with
         self.optim = optim
         self.plan = plan
-        self.results: list[dict[str, Tensor]] = []  # of the batches accumulated so far
-        self.grad_norm = torch.zeros(())  # of the last step, before clipping
+        self.results: list[dict[str, Tensor]] = []  # loss and metrics of the batches accumulated so far
+        self.grad_norm = torch.zeros(())  # gradient norm of the last step, before clipping
 
     def configure_model(self) -> None:
-        """Shards the model if the strategy has a mesh of devices. Lightning calls this more than once."""
+        """Shard the model if the strategy has a mesh of devices. Lightning calls this more than once."""
         if self.device_mesh is not None and not isinstance(self.model, FSDPModule):
             shard(self.model, self.device_mesh["data_parallel"])
 
@@ -92,11 +95,11 @@ class Method(L.LightningModule):
 
     @property
     def step_is_complete(self) -> bool:
-        """Whether the batches of `results` make an optimizer step."""
+        """Whether enough batches are accumulated for an optimizer step."""
         return len(self.results) == self.trainer.accumulate_grad_batches
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Log the mean over accumulated batches and ranks; steps that are not logged reduce nothing."""
+        """Log the mean over accumulated batches and ranks. Only logged steps pay for the reduction over ranks."""
         if not self.step_is_complete:
             return
         if self.global_step % logs_every_n_steps(self.trainer) == 0 or self.trainer.should_stop:
@@ -111,24 +114,27 @@ class Method(L.LightningModule):
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=result.clips, sync_dist=True, prog_bar=True)
 
     def on_validation_start(self) -> None:
-        keep_whole(self.model, True)
+        gather_parameters(self.model, True)
 
     def on_validation_end(self) -> None:
-        keep_whole(self.model, False)
+        gather_parameters(self.model, False)
 
     def on_test_start(self) -> None:
-        keep_whole(self.model, True)
+        gather_parameters(self.model, True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optim.build(self.model)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        # what the model draws (drop path, dropout, mixup) depends on the step alone, so that a resumed run repeats it
+        # random numbers of the model (drop path, dropout, mixup) depend on the step alone: a resumed run repeats them
         seed = key(self.plan.seed, "step", self.trainer.fit_loop.total_batch_idx, self.global_rank)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes notes for every device that is not used
+        # not torch.manual_seed, which also queues a call for every kind of device that is not initialised yet
+        torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
+        # set in every step from its number alone: there is no scheduler whose state a resumed run would need
         lr = self.optim.lr(self.global_step, self.plan.total_steps, self.plan.steps_per_epoch, self.plan.batch_size)
+        # torch's own optimizer, not Lightning's wrapper around it
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
@@ -136,18 +142,19 @@ class Method(L.LightningModule):
         self.log("lr", lr, prog_bar=True)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Clip, and see to it that no update is made if the gradient is not finite: see tubelet.runtime.nonfinite."""
+        """Clip the gradient, and skip the update if the gradient is not finite (see tubelet.runtime.nonfinite)."""
         scaler = self.trainer.scaler
         if scaler is not None:
-            scaler.unscale_(optimizer)  # Lightning leaves that to a fused optimizer's step
+            scaler.unscale_(optimizer)  # Lightning leaves this to the fused optimizer's step, which is too late to clip
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        # computed even without clipping: it is logged, and shows whether all gradients are finite
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if isinstance(norm, DTensor):
-            norm = norm.full_tensor()
+            norm = norm.full_tensor()  # under FSDP each rank has the norm of its part only
         if self.optim.clip_grad is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
-        if scaler is None:  # which does the same
-            # read on the device: the host need not wait for it
+        if scaler is None:  # a scaler skips such an update itself
+            # the fused optimizer reads this on the device, so that the host does not have to wait
             optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.grad_norm = norm
         self.log("grad_norm", norm)
@@ -164,6 +171,7 @@ class Method(L.LightningModule):
 
 
 def method_of(trainer: L.Trainer) -> Method:
+    """The method that the trainer runs, with its real type."""
     method = trainer.lightning_module
     assert isinstance(method, Method)
     return method

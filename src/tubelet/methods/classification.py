@@ -1,8 +1,8 @@
-"""Supervised classification: fine-tuning pretrained weights, or training from scratch; and testing the papers' way.
+"""Supervised classification: fine-tuning, training from scratch, and testing as the papers do.
 
-The ingredients are those of VideoMAE's fine-tuning (https://arxiv.org/abs/2203.12602): label smoothing, mixup and
-cutmix here; layer-wise learning rates in tubelet.optim, drop path in the encoder, RandAugment, erasing and repeats in
-the data. Mixup and cutmix are timm's, applied to all frames of a clip alike.
+The recipe is VideoMAE's fine-tuning (https://arxiv.org/abs/2203.12602). Label smoothing, mixup and cutmix are in this
+file; layer-wise learning rates in tubelet.optim; drop path in the encoder; RandAugment, erasing and repeats in the
+data. Mixup and cutmix are timm's and treat all frames of a clip alike.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tubelet.optim.adamw import AdamW
 
 
 class Classification(Method):
-    """Args, beyond those of every method:
-        from_weights: that the run must be given pretrained weights; the config is refused without.
-        label_smoothing: in [0, 1), of training labels.
-        mixup, cutmix: alpha of each, 0 for none; where both are on, each batch takes one of them at even odds.
-        class_balanced: weight the training loss of each class by the inverse of its number of videos, mean 1.
+    """Args, in addition to those of every method:
+        from_weights: whether the run needs pretrained weights; the config is refused without them.
+        label_smoothing: of the training labels, in [0, 1).
+        mixup, cutmix: alpha of each; 0: off. If both are on, each batch uses one of them, with probability 1/2.
+        class_balanced: weight the training loss of each class by the inverse of its number of videos, with mean 1.
 
-    Logs val/top1, val/top5 (of more than five classes) and val/mean_class, the mean of the classes' own accuracies.
+    Logs val/top1, val/top5 (with more than five classes) and val/mean_class, the mean of the accuracies per class.
     `confusion` holds the counts [true,guessed] of the last validation or test.
     """
 
@@ -62,7 +62,7 @@ class Classification(Method):
         if mixup < 0 or cutmix < 0:
             raise ValueError(f"method.mixup and method.cutmix must not be negative, got {mixup} and {cutmix}")
         self.from_weights, self.label_smoothing, self.class_balanced = from_weights, label_smoothing, class_balanced
-        self.mixer = None
+        self.mixer = None  # timm's Mixup applies the label smoothing itself
         if mixup > 0 or cutmix > 0:
             from timm.data.mixup import Mixup  # timm is slow to import, and probes do without
 
@@ -75,7 +75,7 @@ class Classification(Method):
         self.tested: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, probabilities of each batch
 
     def setup(self, stage: str) -> None:
-        """Look at the labels before the first step, and take the names of the classes."""
+        """Check the labels before the first step, and take over the names of the classes."""
         data, classes = data_of(self.trainer), self.model.num_classes
         for split, dataset in data.datasets.items():
             name = f"data.{split} {data.paths[split]}"
@@ -108,7 +108,7 @@ class Classification(Method):
         return StepResult(self.model.loss(logits, target, smoothing, self._weight()), len(batch))
 
     def _mix(self, batch: Batch) -> tuple[Batch, Tensor, float]:
-        """The batch, its targets, and the label smoothing that is still to be applied to them."""
+        """The batch, its targets, and the label smoothing that the loss must still apply (mixup applies its own)."""
         if self.mixer is None:
             return batch, batch.label, self.label_smoothing
         if len(batch) % 2:
@@ -117,7 +117,7 @@ class Classification(Method):
             )
         step = self.trainer.fit_loop.total_batch_idx
         with seeded(key(self.plan.seed, "mixup", step, self.global_rank)):
-            # timm knows images: frames stand as channels, so all of a clip are mixed and cut alike
+            # timm mixes images: with frames as channels, all frames of a clip are mixed and cut alike
             mixed, target = self.mixer(batch.clip.flatten(1, 2), batch.label)  # [B,C*T,H,W], [B,classes]
         return replace(batch, clip=mixed.view_as(batch.clip)), target, 0.0
 
@@ -150,7 +150,7 @@ class Classification(Method):
         self.tested.append((batch.index[:: batch.views], batch.label[:: batch.views], probabilities))
 
     def on_test_epoch_end(self) -> None:
-        """Every video once, whatever the number of ranks; figures, and the probabilities in predictions.parquet."""
+        """Gather each video once from all ranks, compute the figures, and write predictions.parquet."""
         nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
         empty = (nothing, nothing, torch.zeros(0, self.model.num_classes, device=self.device))
         mine = [torch.cat(rows) for rows in zip(empty, *self.tested, strict=True)]

@@ -1,4 +1,4 @@
-"""Whether a manifest's labels can be learned, and what is odd about them."""
+"""Checks of a manifest's labels: errors for what cannot be learned, warnings for what is unusual."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tubelet.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-_UNEVEN = 10  # times as many videos in the largest class as in the smallest: worth a warning
+_UNEVEN_RATIO = 10  # videos of the largest class / of the smallest class; a warning from this ratio on
 
 
 def count_classes(manifest: Manifest, name: str, num_classes: int) -> Tensor:
-    """Videos of each class, int64 [num_classes].
+    """The number of videos of each class, int64 [num_classes].
 
-    Raises ValueError naming `name`, "data.train train.csv" say, if a video has no label or one the model does not know.
+    Raises ValueError with `name` ("data.train train.csv") if a video has no label, or a label that the model lacks.
     """
     labels = manifest.table["label"]
     if labels.null_count:
@@ -28,7 +28,7 @@ def count_classes(manifest: Manifest, name: str, num_classes: int) -> Tensor:
 
 
 def check_known(manifest: Manifest, name: str, num_classes: int) -> None:
-    """Videos without a label pass."""
+    """Raises ValueError if a label is too large for the model. Videos without a label are accepted."""
     largest = pc.max(manifest.table["label"]).as_py()
     if largest is not None and largest >= num_classes:
         known = f"{num_classes} classes (0 to {num_classes - 1})"
@@ -36,25 +36,25 @@ def check_known(manifest: Manifest, name: str, num_classes: int) -> None:
 
 
 def check_training(counts: Tensor, name: str, names: dict[int, str] | None) -> None:
-    """Raises ValueError if a class has no training video; warns of classes that are much rarer than others."""
+    """Raises ValueError if a class has no training video. Warns if some classes are much rarer than others."""
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"{name}: {_list(empty, names)} of the {len(counts)} classes have no video")
+        raise ValueError(f"{name}: {_names_of(empty, names)} of the {len(counts)} classes have no video")
     least, most = int(counts.argmin()), int(counts.argmax())
-    if counts[most] >= _UNEVEN * counts[least]:
+    if counts[most] >= _UNEVEN_RATIO * counts[least]:
         log.warning(
             "%s: classes are uneven, from %d videos (%s) to %d (%s): see method.class_balanced",
-            name, counts[least], _list([least], names), counts[most], _list([most], names),
+            name, counts[least], _names_of([least], names), counts[most], _names_of([most], names),
         )  # fmt: skip
 
 
 def warn_missing(counts: Tensor, name: str, names: dict[int, str] | None) -> None:
-    """Of classes that an evaluation says nothing about."""
+    """Warn of classes without a video in the evaluation."""
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
-        log.warning("%s: no video of %s, so nothing is known of how they do", name, _list(empty, names))
+        log.warning("%s: no video of class %s, so its accuracy is not measured", name, _names_of(empty, names))
 
 
-def _list(classes: list[int], names: dict[int, str] | None) -> str:
+def _names_of(classes: list[int], names: dict[int, str] | None) -> str:
     shown = [f"{c} ({names[c]})" if names else str(c) for c in classes[:5]]
     return ", ".join(shown) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")

@@ -1,4 +1,4 @@
-"""The parts of a run that a Lightning trainer holds, by their types: Lightning itself knows only their base classes."""
+"""The parts of a run that a Lightning trainer holds, with their real types: Lightning declares only base classes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from tubelet.data.datamodule import VideoDataModule
 
 
 def data_of(trainer: L.Trainer) -> VideoDataModule:
-    data = cast(Any, trainer).datamodule  # which Lightning does not declare
+    """The data module of a run."""
+    data = cast(Any, trainer).datamodule  # an attribute that Lightning does not declare
     assert isinstance(data, VideoDataModule)
     return data
 
 
 def logs_every_n_steps(trainer: L.Trainer) -> int:
-    return int(cast(Any, trainer).log_every_n_steps)  # which Lightning does not declare
+    return int(cast(Any, trainer).log_every_n_steps)  # an attribute that Lightning does not declare

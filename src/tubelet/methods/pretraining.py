@@ -1,4 +1,4 @@
-"""Self-supervised pretraining: a masked model and its loss."""
+"""Self-supervised pretraining of a masked model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from tubelet.models.masked import MaskedModel
 
 
 class Pretraining(Method):
-    """mask -> visible = encoder(clip, mask) -> prediction = decoder(visible, mask) -> target -> loss: `MaskedModel`.
-
-    Validation also logs the target's baselines, the losses of simple predictions to compare with.
+    """`MaskedModel` computes: mask -> visible = encoder(clip, mask) -> prediction = decoder(visible, mask) -> target ->
+    loss. Validation also logs the target's baselines: the losses of simple predictions, to compare with.
     """
 
     model: MaskedModel
@@ -25,6 +24,6 @@ class Pretraining(Method):
         return StepResult(output.loss, len(batch.clip), metrics)
 
     def on_train_batch_end(self, *arguments: Any) -> None:
-        if self.step_is_complete:
+        if self.step_is_complete:  # first, because the base class then clears the accumulated results
             self.model.target.after_step(self.model.encoder, self.global_step, self.plan.total_steps)
         super().on_train_batch_end(*arguments)

@@ -1,8 +1,8 @@
-"""Probing a frozen encoder: several heads, each at its own learning rate, are trained at once on the same tokens.
+"""Probing a frozen encoder: several heads are trained at once on the same tokens, each at its own learning rate.
 
-The encoder's pass is the expensive part, so a sweep costs what one probe costs (V-JEPA 2 probes so,
-https://arxiv.org/abs/2506.09985). A linear probe is pool="mean" with a LayerNorm before the head, an attentive one
-pool="attentive" (V-JEPA, https://arxiv.org/abs/2404.08471).
+The forward pass of the encoder is the expensive part. So a sweep of learning rates costs as much as one probe (V-JEPA 2
+does the same, https://arxiv.org/abs/2506.09985). A linear probe has pool="mean" and a LayerNorm before the head; an
+attentive probe has pool="attentive" (V-JEPA, https://arxiv.org/abs/2404.08471).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PARTS = ("attentive_pool", "fc_norm", "dropout", "head")
 
 
 class Head(nn.Module):
-    """A copy of all that a classifier has behind its encoder: tokens [B,prefix+N,D] -> logits [B,classes]."""
+    """A copy of the parts of a classifier after its encoder: tokens [B,prefix+N,D] -> logits [B,classes]."""
 
     def __init__(self, model: VideoClassifier) -> None:
         super().__init__()
@@ -49,18 +49,18 @@ class Head(nn.Module):
         return self.head(self.dropout(self.fc_norm(pooled)))
 
     def copy_into(self, model: VideoClassifier) -> None:
-        """Put this copy's weights into the classifier."""
+        """Copy the weights of this head into the classifier."""
         for name in _PARTS:
             if (part := getattr(self, name)) is not None:
                 getattr(model, name).load_state_dict(part.state_dict())
 
 
 class Probe(Classification):
-    """Args, beyond those of `Classification`:
-        lr_factors: one head each, trained at optim.base_lr times the factor.
+    """Args, in addition to those of `Classification`:
+        lr_factors: one head per factor, trained at optim.base_lr times the factor.
 
-    Every validation logs val/top1_lr<factor> of each head; val/top1 and the model in the checkpoints are of the best
-    one, before the first validation of the head nearest to factor 1.
+    Every validation logs val/top1_lr<factor> of each head. val/top1 and the model in the checkpoints belong to the best
+    head; before the first validation, to the head whose factor is nearest to 1.
     """
 
     frozen = True
@@ -85,17 +85,18 @@ class Probe(Classification):
         self.heads = nn.ModuleList(Head(model) for _ in lr_factors)
         self.lr_factors = list(lr_factors)
         nearest = min(range(len(lr_factors)), key=lambda i: abs(math.log(lr_factors[i])))
-        self.register_buffer("best", torch.tensor(nearest))  # kept when a run is resumed
+        self.register_buffer("best", torch.tensor(nearest))  # a buffer, so that checkpoints keep it
         model.requires_grad_(False)
-        self.of_head = MetricCollection(
+        self.head_accuracy = MetricCollection(
             {str(i): MulticlassAccuracy(model.num_classes, average="micro") for i in range(len(lr_factors))},
             compute_groups=False,
         )
-        self.waiting: list[tuple[Tensor, Tensor]] = []  # logits of every head [heads,B,classes] and labels [B]
+        # logits of every head [heads,B,classes] and labels [B], until the validation has shown which head is best
+        self.unscored: list[tuple[Tensor, Tensor]] = []
 
     def train(self, mode: bool = True) -> Probe:
         super().train(mode)
-        self.model.eval()  # a frozen encoder drops no path
+        self.model.eval()  # no dropout and no drop path in a frozen encoder
         return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -115,33 +116,33 @@ class Probe(Classification):
         if self.training:
             return StepResult(losses.mean(), len(batch))
         for i, one in enumerate(logits):
-            self.of_head[str(i)].update(one, batch.label)
-        self.waiting.append((logits.cpu(), batch.label.cpu()))
+            self.head_accuracy[str(i)].update(one, batch.label)
+        self.unscored.append((logits.cpu(), batch.label.cpu()))
         return StepResult(losses.min(), len(batch))
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self.of_head.reset()
-        self.waiting.clear()
+        self.head_accuracy.reset()
+        self.unscored.clear()
 
     def on_validation_epoch_end(self) -> None:
-        top1 = [float(self.of_head[str(i)].compute()) for i in range(len(self.heads))]  # of all ranks
+        top1 = [float(self.head_accuracy[str(i)].compute()) for i in range(len(self.heads))]  # of all ranks
         best = top1.index(max(top1))
         found = {f"val/top1_lr{factor:g}": value for factor, value in zip(self.lr_factors, top1, strict=True)}
         self.log_dict(found, sync_dist=True)
-        for logits, label in self.waiting:
+        for logits, label in self.unscored:
             self._count(logits[best].to(self.device), label.to(self.device))
-        self.waiting.clear()
+        self.unscored.clear()
         self.best.fill_(best)
-        self._use(best)
+        self._copy_head(best)
         super().on_validation_epoch_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._use(int(self.best))  # in place, and so in checkpoint["state_dict"]
+        self._copy_head(int(self.best))  # in place, so that it changes checkpoint["state_dict"], too
         super().on_save_checkpoint(checkpoint)
 
-    def _use(self, number: int) -> None:
-        """Put the weights of one head into the model."""
+    def _copy_head(self, number: int) -> None:
+        """Copy the weights of one head into the model."""
         head = self.heads[number]
         assert isinstance(head, Head)
         head.copy_into(self.model)

@@ -1,4 +1,4 @@
-"""FSDP2: a model's parameters spread over the ranks, gathered for as long as they are computed with."""
+"""FSDP2: the parameters of a model are spread over the ranks, and gathered only while they are used."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from tubelet.models.base import VideoModel
 
 
 def shard(model: VideoModel, mesh: DeviceMesh) -> None:
-    """Each block is gathered by itself; then what else the encoder holds, for callbacks call it alone; then the rest.
+    """Shard each block separately, then the rest of the encoder (callbacks call the encoder alone), then the rest.
 
-    Mixed precision is left to autocast, as under any other strategy: what travels is float32.
+    Autocast does mixed precision here too, as under any other strategy. So ranks send each other float32.
     """
     for part in (*blocks_of(model), model.encoder, model):
         fully_shard(part, mesh=mesh)
 
 
-def keep_whole(model: nn.Module, whole: bool) -> None:
-    """Gather all of a sharded model and leave it so, or spread it again. Whole, it may be called more often on one rank
-    than on another, as in an evaluation, where a rank may have no video left; sharded, the others would wait for ever.
+def gather_parameters(model: nn.Module, gathered: bool) -> None:
+    """Gather all parameters of a sharded model and keep them, or spread them again.
+
+    In an evaluation one rank may have more batches than another. Each forward of a sharded model needs all ranks, so
+    the rank with more batches would wait without end. With gathered parameters it needs no other rank.
     """
     for part in model.modules():
         if isinstance(part, FSDPModule):
-            part.set_reshard_after_forward(not whole and part is not model, recurse=False)
-            if whole:
+            part.set_reshard_after_forward(not gathered and part is not model, recurse=False)
+            if gathered:
                 part.unshard()
             else:
                 part.reshard()

@@ -1,4 +1,4 @@
-"""What every model has: an encoder, how it wants its pixels, and which of its parts belong to its task."""
+"""The base class of every model: an encoder, its preprocessing, and the parts that belong to its task."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tubelet.encoders.base import Encoder
 
 
 def encoder_of(model: Any) -> Encoder:
-    """The encoder of a model, which may be one itself."""
+    """The encoder of a model; an encoder is returned as it is."""
     return model if isinstance(model, Encoder) else model.encoder
 
 
 class VideoModel(nn.Module):
-    """An encoder and what a task puts on top of it: all that is not the encoder.
+    """An encoder, and the parts that a task adds to it.
 
-    Args: encoder: any encoder; preprocess: what its weights expect of pixels, kept with them.
+    Args: encoder: any encoder; preprocess: how pixels are prepared for its weights; it is saved with them.
     """
 
     def __init__(self, encoder: Encoder, preprocess: Preprocess | None = None) -> None:
@@ -39,6 +39,9 @@ class VideoModel(nn.Module):
 
     @property
     def task_parts(self) -> tuple[str, ...]:
-        """Names of the parts that another task drops, and that this one starts fresh from another task's weights."""
+        """Names of the parts that belong to this task. They start from random values when the weights come from another
+        task, and another task drops them.
+        """
+        # derived, not listed, so that a new part of a subclass belongs to the task without another line
         own = {name for name, _ in self.named_children()} | {name for name, _ in self.named_parameters(recurse=False)}
         return (*sorted(own - {"encoder"}), *(f"encoder.{part}" for part in self.encoder.task_parts))

@@ -1,4 +1,4 @@
-"""A video classifier: encoder, pool, head. One class is a regression."""
+"""A video classifier: encoder, pool and head. With one class it is a regression."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class VideoClassifier(VideoModel):
     """logits = head(dropout(fc_norm(pool(encoder(clip))))).
 
     Args:
-        encoder: any encoder of this project. VideoMAE pools an encoder built with `final_norm=False` by the mean, and
-            normalises after it; the published ViViT and TimeSformer read the class token of a normalised encoder.
-        num_classes: 1 is a regression.
-        pool: "mean" over the tokens, without the class token; "cls", the first token, which is the class token where
-            there is one; "attentive", one learned query (V-JEPA's probe, https://arxiv.org/abs/2404.08471); "auto", the
-            class token where there is one, else the mean.
-        norm_after_pool: where the mean is pooled, leave out the encoder's last norm and put a fresh LayerNorm after the
-            pool, as VideoMAE does.
-        pool_heads, pool_depth: attention heads of the attentive pool, and its blocks.
-        fc_norm: a LayerNorm between pool and head; None: where `pool` is "mean" and the encoder ends without a norm.
-        fc_norm_eps: its eps.
-        head_dropout: rate before the head.
-        id2label: names of the classes.
-        preprocess: what the encoder's weights expect of pixels.
+        encoder: any encoder. VideoMAE builds it with `final_norm=False`, pools by the mean and normalises after it; the
+            published ViViT and TimeSformer read the class token of an encoder that ends with a norm.
+        num_classes: number of classes; 1 is a regression.
+        pool: "mean": the mean of the tokens without the class token; "cls": the first token, which is the class token
+            where there is one; "attentive": one learned query (V-JEPA's probe, https://arxiv.org/abs/2404.08471);
+            "auto": the class token where there is one, else the mean.
+        norm_after_pool: with mean pooling, remove the encoder's last norm and add a new LayerNorm after the pool, as
+            VideoMAE does.
+        pool_heads, pool_depth: number of attention heads and of blocks of the attentive pool.
+        fc_norm: a LayerNorm between pool and head; None: only if `pool` is "mean" and the encoder ends without a norm.
+        fc_norm_eps: eps of that LayerNorm.
+        head_dropout: dropout rate before the head.
+        id2label: names of the classes by number.
+        preprocess: how pixels are prepared for the encoder's weights.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class VideoClassifier(VideoModel):
             raise ValueError(f"unknown pool '{pool}', expected auto, mean, cls or attentive")
         if id2label is not None and sorted(int(i) for i in id2label) != list(range(num_classes)):
             raise ValueError(f"id2label must name the classes 0 to {num_classes - 1}, got {len(id2label)} names")
-        if norm_after_pool and pool == "mean":
+        if norm_after_pool and pool == "mean":  # changes the given encoder, so that its config file fits all methods
             encoder.norm = nn.Identity()
         self.num_classes = num_classes
         self.pool = pool
@@ -76,7 +76,7 @@ class VideoClassifier(VideoModel):
         return self.head(self.dropout(self.features(clip)))
 
     def features(self, clip: Tensor) -> Tensor:
-        """float [B,C,T,H,W] -> what the head reads, [B,D]."""
+        """float [B,C,T,H,W] -> the input of the head, [B,D]."""
         return self.fc_norm(self.pool_tokens(self.encoder(clip)))
 
     def pool_tokens(self, tokens: Tensor) -> Tensor:
@@ -88,7 +88,11 @@ class VideoClassifier(VideoModel):
     def loss(
         self, logits: Tensor, label: Tensor, label_smoothing: float = 0.0, class_weight: Tensor | None = None
     ) -> Tensor:
-        """Cross-entropy with class numbers [B] or mixed labels [B,num_classes]; mean squared error for one class."""
+        """Cross-entropy with class numbers [B] or mixed labels [B,num_classes]; mean squared error for one class.
+
+        class_weight: weight of each class, [num_classes].
+        """
+        # the loss is computed in float32 at least, also under bf16
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.num_classes == 1:
             return F.mse_loss(logits.flatten(), label.flatten().to(logits.dtype))
@@ -96,6 +100,7 @@ class VideoClassifier(VideoModel):
             label = label.to(logits.dtype)
         if class_weight is not None:
             class_weight = class_weight.to(logits.dtype)
-        # torch's own mean would divide by the weights of the batch: ranks and accumulated batches would not add up
+        # torch's own mean divides by the sum of the batch's weights, so means of several batches would not add up to
+        # the mean over all ranks and accumulated batches
         each = F.cross_entropy(logits, label, class_weight, reduction="none", label_smoothing=label_smoothing)
         return each.mean()

@@ -1,7 +1,7 @@
-"""Masked prediction on video: encode what is visible, predict something about what is hidden.
+"""Masked prediction on video: encode the visible tubelets, predict a target for the hidden ones.
 
-Tong et al., VideoMAE, https://arxiv.org/abs/2203.12602. What is predicted is a target (tubelet.targets), what predicts
-it a decoder (tubelet.decoders); any of them goes with any encoder.
+Tong et al., VideoMAE, https://arxiv.org/abs/2203.12602. The target (tubelet.targets) is what is predicted; the decoder
+(tubelet.decoders) predicts it. Every target and decoder works with every encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tubelet.targets.pixels import Pixels
 
 
 class MaskedOutput(NamedTuple):
-    """loss: scalar. prediction, target [B,M,P]: what was predicted of the hidden tokens, and what is true."""
+    """loss: scalar. prediction, target [B,M,P]: the predicted and the true values of the hidden tokens."""
 
     loss: Tensor
     prediction: Tensor
@@ -42,7 +42,7 @@ class MaskedModel(VideoModel):
         encoder: any encoder.
         decoder: `(encoder, target_dim) -> Decoder`; None: VideoMAE's.
         target: `(encoder, preprocess) -> Target`; None: VideoMAE's, normalised pixels.
-        preprocess: how the pixels were normalised, so that a target can undo it.
+        preprocess: how the pixels are normalised, so that a target can undo it.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class MaskedModel(VideoModel):
         preprocess: Preprocess | None = None,
     ) -> None:
         super().__init__(encoder, preprocess)
+        # the target is built first, because its width is the decoder's output width
         made: Target = (target or partial(Pixels))(encoder, self.preprocess)
         self.decoder: Decoder = (decoder or partial(SelfAttentionDecoder))(encoder, made.dim)
         self.target = made
@@ -63,7 +64,7 @@ class MaskedModel(VideoModel):
 
     def forward(self, clip: Tensor, mask: Mask) -> MaskedOutput:
         """clip float [B,C,T,H,W], normalised as `preprocess` says."""
-        mask = self.decoder.choose(mask)
+        mask = self.decoder.choose(mask)  # a decoder may predict only a part of the hidden tokens
         if self.decoder.reads_states:
             visible, states, _ = self.encoder(clip, mask, return_hidden_states=True)
             prediction = self.decoder(visible, mask, states)  # [B,M,P]

@@ -1,4 +1,4 @@
-"""The optimizer of every published recipe here: AdamW, warm-up and a half cosine."""
+"""The optimizer of all published recipes here: AdamW with a linear warm-up and a half cosine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class AdamW:
 
     Args:
         base_lr, min_lr, warmup_lr: peak, last and first learning rate at batch 256.
-        warmup_epochs: length of the warm-up, may be a fraction.
-        weight_decay: of matrices only.
-        layer_decay: factor per layer below the head, None for one rate everywhere.
-        clip_grad: largest gradient norm, None for no clipping.
+        warmup_epochs: length of the warm-up; it may be a fraction.
+        weight_decay: applied to matrices only.
+        layer_decay: factor per layer below the head, in (0, 1]; None: the same rate everywhere.
+        clip_grad: largest gradient norm; None: no clipping.
     """
 
     base_lr: float = 1.5e-4
@@ -45,14 +45,17 @@ class AdamW:
         return self.of(groups)
 
     def of(self, groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-        """Fused: torch's only kind that can be told on the device to leave out an update (`found_inf`)."""
+        """AdamW over these parameter groups. It is fused: only torch's fused kind reads on the device whether to skip
+        an update (`found_inf`).
+        """
         return torch.optim.AdamW(groups, lr=self.base_lr, betas=(self.betas[0], self.betas[1]), fused=True)
 
     def peak_lr(self, batch_size: int) -> float:
         return self.base_lr * batch_size / 256
 
     def lr(self, step: int, total_steps: int, steps_per_epoch: int, batch_size: int) -> float:
-        """Learning rate of optimizer step `step`, before a group's own `lr_scale`."""
+        """Learning rate of optimizer step `step`, before it is multiplied by the `lr_scale` of a group."""
+        # a run may be shorter than its warm-up: its last step still has the peak rate
         warmup = min(round(self.warmup_epochs * steps_per_epoch), total_steps - 1)
         rates = (rate * batch_size / 256 for rate in (self.base_lr, self.min_lr, self.warmup_lr))
         return warmup_cosine(step, total_steps, warmup, *rates)

@@ -1,4 +1,4 @@
-"""Which parameters decay, and how fast each layer learns: asked of the model's stacks, never guessed from names."""
+"""Parameter groups: weight decay and the learning rate of each layer. The model's stacks define them, not names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tubelet.layers.stack import Stack
 
 
 def layer_numbers(model: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
-    """The layer of each of the encoder's parameters, and the number of the head's layer.
+    """The layer number of each parameter of the encoder, and the layer number of the head.
 
-    Layer 0 is the embedding, with all that `encoder.layers()` does not list (tokens, position tables). Layer k is block
-    k. The last norm shares the layer of the head.
+    Layer 0 is the embedding, together with everything that `encoder.layers()` does not list (tokens, position tables).
+    Layer k is block k, counted from 1. The last norm has the same layer number as the head.
     """
     encoder = getattr(model, "encoder", None)
     if not isinstance(encoder, Stack):
@@ -25,21 +25,23 @@ def layer_numbers(model: nn.Module) -> tuple[dict[nn.Parameter, int], int]:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
-    """Groups for AdamW, each with `weight_decay` and an `lr_scale` that multiplies the learning rate of every step.
+    """Groups for AdamW, each with a `weight_decay` and an `lr_scale`, a factor on the learning rate of every step.
 
-    Vectors, tokens and position tables do not decay. With `layer_decay`, layer i below a head of number L learns at
-    `layer_decay ** (L - i)` (BEiT, https://arxiv.org/abs/2106.08254). Frozen parameters are left out.
+    Vectors, tokens and position tables have no weight decay. With `layer_decay`, the `lr_scale` of layer i is
+    `layer_decay ** (L - i)`, where L is the number of the head (BEiT, https://arxiv.org/abs/2106.08254). Frozen
+    parameters are left out.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not trained:
         raise ValueError("nothing to train: no parameter of the model needs a gradient")
     stacks = [part for part in model.modules() if isinstance(part, Stack)]
     undecayed = {parameter for stack in stacks for parameter in stack.undecayed()}
-    # a decoder's tokens first, then the model's own order: the gradients' norm is a sum in this order, so that the last
-    # bit of every clipped step depends on it
+    # A decoder's tokens come first, then the model's own order. The gradient norm is a sum in this order, so the last
+    # bit of every clipped step depends on it: do not change it, or old runs cannot be repeated.
     encoder = set(getattr(model, "encoder", model).parameters())
     trained.sort(key=lambda named: named[1] not in undecayed or named[1] in encoder)
     numbers, head = layer_numbers(model) if layer_decay is not None else ({}, 0)
+    # one group per (weight decay, rate): a fused step is faster with few large groups
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in trained:
         decays = parameter.ndim > 1 and parameter not in undecayed

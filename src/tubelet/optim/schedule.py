@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the optimizer step, so that a resumed run needs no state."""
+"""Learning-rate schedules. They are pure functions of the optimizer step, so a resumed run needs no stored state."""
 
 from __future__ import annotations
 
@@ -12,5 +12,6 @@ def warmup_cosine(step: int, total: int, warmup: int, lr: float, min_lr: float =
     """
     if step < warmup:
         return warmup_lr + (lr - warmup_lr) * step / warmup
+    # `max` for a run that ends with its warm-up; `min` for a run that is longer than planned
     progress = min((step - warmup) / max(total - warmup - 1, 1), 1.0)
     return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,1 +1,1 @@
-"""What became of the runs below a directory: one table, one picture, one page."""
+"""A report on all runs below a directory: a table, a picture of curves, a page."""

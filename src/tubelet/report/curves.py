@@ -1,4 +1,4 @@
-"""Curves of several runs in one picture; for a sweep, also where each value of its key ended."""
+"""Curves of several runs in one picture. For a sweep, also the last metric against the value that was swept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1")
 
 
 def draw_curves(groups: dict[str, list[Run]]) -> bytes:
-    """A PNG with a row for each group: a panel for each of METRICS that any of its runs has logged, a line for each
-    run; and if one number alone was swept (over any number of seeds), a row of it against the metric at the end.
+    """A PNG with a row per group. A row has a panel per metric of METRICS that any run of the group has logged, and a
+    panel has a line per run. If exactly one numeric key was swept (over any number of seeds), a second row shows the
+    last value of each metric against this key.
 
     Raises ValueError if no run has logged any of METRICS.
     """
@@ -57,19 +58,19 @@ def _draw(figure: Any, runs: list[Run]) -> None:
 
 
 def drawable(runs: list[Run]) -> list[str]:
-    """Those of METRICS that any run has logged."""
+    """The metrics of METRICS that any run has logged."""
     return [name for name in METRICS if any(run.curves.get(name) for run in runs)]
 
 
 def swept(runs: list[Run]) -> str | None:
-    """The one key, besides the seed, that differs between the runs, if its values are numbers."""
+    """The key that differs between the runs, if there is exactly one besides the seed and its values are numbers."""
     keys = [key for key in varied(runs) if key != "seed"]
     numbers = len(keys) == 1 and all(isinstance(run.config.get(keys[0]), int | float) for run in runs)
     return keys[0] if numbers else None
 
 
 def labels(runs: list[Run]) -> list[str]:
-    """What sets each run apart, where that is short; else its name."""
+    """The keys and values in which the runs differ, if there are at most two; else the names of the runs."""
     keys = varied(runs)
     if not 1 <= len(keys) <= 2:
         return [run.name for run in runs]
@@ -77,7 +78,7 @@ def labels(runs: list[Run]) -> list[str]:
 
 
 def _draw_ends(axes: Any, runs: list[Run], key: str, name: str) -> None:
-    """A point for each finished run, a line through the means of equal values."""
+    """A point per finished run, and a line through the mean of each value."""
     ends: dict[float, list[float]] = {}
     for run in runs:
         if run.finished and name in run.summary:

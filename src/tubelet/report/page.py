@@ -1,4 +1,4 @@
-"""One HTML file that needs no other: the table, the curves, and what each run has drawn."""
+"""A self-contained HTML file with the table, the curves, and the pictures of each run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ img { max-width: 100% }
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
-    """Write what became of every run below `folder`: `.html` (default: `report.html` in it), `.png` or `.csv`.
+    """Write a report on every run below `folder` to `out`: `.html`, `.png` or `.csv`. Default: `folder/report.html`.
 
-    Raises ValueError if the ending is another, or if there is no run.
+    Raises ValueError if `out` has another ending, or if there is no run.
     """
     out = folder / "report.html" if out is None else out
     if out.suffix not in (".html", ".png", ".csv"):

@@ -1,4 +1,4 @@
-"""One CSV for a sweep: what differed between its runs, and how each ended."""
+"""One CSV per sweep: the settings that differ between its runs, and their last metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tubelet.report.table import find_runs, write_csv
 
 
 class CollectSweep(Callback):
-    """Hydra callback: writes `sweep.csv` into the sweep's directory when its last run has ended."""
+    """A Hydra callback that writes `sweep.csv` into the sweep's directory when its last run has ended."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

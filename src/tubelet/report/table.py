@@ -1,4 +1,4 @@
-"""Run directories -> one row each: what differed between their configs, and how each ended."""
+"""Run directories -> one row each: the settings that differ between their configs, and their last metrics."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ IGNORED = ("resume",)
 @dataclass(frozen=True)
 class Run:
     name: str
-    """Its path, from the directory that was searched."""
+    """The path of the run directory, relative to the directory that was searched."""
     path: Path
     config: dict[str, Any]
-    """Dotted key -> value, interpolations as they are written."""
+    """Dotted key -> value; interpolations are not resolved."""
     curves: dict[str, list[tuple[int, float]]]
     """Metric -> [(optimizer step, value)]."""
     summary: dict[str, Any]
-    """The numbers a finished run ended with; of any other run, the last ones it has logged."""
+    """The final metrics of a finished run; the last logged metrics of any other run."""
     finished: bool
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Every run directory below `folder` (which may be one), in the order of their names, 2 before 10.
+    """Every run directory below `folder` (or `folder` itself), sorted by name, with numbers in order: 2 before 10.
 
     Raises ValueError if there is none.
     """
     found = []
     for directory, folders, files in os.walk(folder):
-        if "config.yaml" in files and "checkpoints" in folders:  # conf/ has the former, too
+        if "config.yaml" in files and "checkpoints" in folders:  # conf/ has a config.yaml, too
             found.append(Path(directory))
-            folders.clear()
+            folders.clear()  # no run directory lies within another
         folders[:] = [name for name in folders if not name.startswith(".")]
     if not found:
         raise ValueError(f"{folder}: no run directory in it")
@@ -50,7 +50,7 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def grouped(runs: list[Run]) -> dict[str, list[Run]]:
-    """By their config's `name`, the experiment as a rule: only those can be compared curve by curve."""
+    """The runs by the `name` in their config, usually the experiment: only such runs have comparable curves."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(str(run.config.get("name", "")), []).append(run)
@@ -58,8 +58,8 @@ def grouped(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def varied(runs: list[Run]) -> list[str]:
-    """The config keys that are not the same in all runs. An interpolated value varies wherever it is repeated: the
-    shortest key is where it was set."""
+    """The config keys whose values differ between the runs. If one key repeats another by interpolation, both differ in
+    the same way; then only the shortest key is listed, because the value was set there."""
     keys = {key for run in runs for key in run.config if not key.startswith(IGNORED)}
     values = {key: tuple(repr(run.config.get(key)) for run in runs) for key in keys}
     distinct: dict[tuple[str, ...], str] = {}
@@ -70,7 +70,7 @@ def varied(runs: list[Run]) -> list[str]:
 
 
 def rows(runs: list[Run]) -> list[dict[str, Any]]:
-    """For each run: `run`, `state`, what varied, then the numbers it ended with."""
+    """One row per run: `run`, `state`, the keys that differ, then the last metrics."""
     keys = varied(runs)
     return [
         {
@@ -84,7 +84,7 @@ def rows(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def write_csv(runs: list[Run], path: Path) -> None:
-    """`rows`, with every column that any of them has."""
+    """Write `rows` with every column that any row has."""
     table = rows(runs)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns(table))

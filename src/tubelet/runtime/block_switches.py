@@ -1,4 +1,4 @@
-"""`trainer.activation_checkpointing` and `trainer.compile`: settings of the machine, not of the model."""
+"""`trainer.activation_checkpointing` and `trainer.compile`. They are settings of the machine, not of the model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tubelet.layers.switches import switch
 
 
 class BlockSwitches(L.Callback):
-    """Sets the two switches of every block of the model's stacks: encoder, decoder and attentive pool."""
+    """Sets both for every block of the model's stacks: encoder, decoder and attentive pool."""
 
     def __init__(self, checkpoint_activations: bool, compiled: bool) -> None:
         self.checkpoint_activations, self.compiled = checkpoint_activations, compiled

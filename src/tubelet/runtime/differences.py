@@ -1,4 +1,4 @@
-"""What differs between the config of a run and that of the command that continues it."""
+"""Differences between the config of a run and the config of the command that continues it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from omegaconf import DictConfig, OmegaConf
 
 IGNORED = ("trainer", "resume")
 """Keys that may differ between an interrupted run and the one that continues it."""
-_OF_THE_MACHINE = (
+_MACHINE_KEYS = (
     "accelerator", "devices", "num_nodes", "timeout_minutes", "log_every_n_steps", "requeue", "compile",
     "activation_checkpointing",
 )  # fmt: skip
-"""Keys of trainer that may change when SLURM starts a job again, and change nothing of what it is asked to do."""
+"""Keys of `trainer` that describe the machine. They may change when SLURM restarts a job; the result stays the same."""
 
 
 def same_run(old: Any, new: Any) -> bool:
-    """Whether one may continue the other: equal without IGNORED."""
+    """Whether one may continue the other: all keys except IGNORED are equal."""
     return _without_ignored(old) == _without_ignored(new)
 
 
-def other_work(old: Any, new: Any) -> list[str]:
-    """`trainer.key=value` of `new`, where it asks for another result than `old`."""
+def changed_trainer_settings(old: Any, new: Any) -> list[str]:
+    """`trainer.key=value` for the keys of `new` that ask for another result than those of `old`."""
     before, now = (_plain(cfg).get("trainer") or {} for cfg in (old, new))
-    keys = [key for key in now if key not in _OF_THE_MACHINE and now[key] != before.get(key, now[key])]
+    # a key that the old config lacks is no difference: an older version of tubelet wrote it
+    keys = [key for key in now if key not in _MACHINE_KEYS and now[key] != before.get(key, now[key])]
     return [f"trainer.{key}={now[key]}" for key in keys]
 
 
 def changed_schedule(old: Any, new: Any) -> str:
-    """A warning if the learning rate goes on along another curve, with both values of each key; else nothing."""
+    """A warning with both values of each key if the learning rate changes its schedule; else an empty string."""
     before, now = _schedule(_plain(old)), _schedule(_plain(new))
     changes = [f"{before[key]} is now {now[key]}" for key in now if key in before and before[key] != now[key]]
     if not changes:
@@ -41,13 +42,15 @@ def changed_schedule(old: Any, new: Any) -> str:
 
 
 def identity(cfg: DictConfig) -> dict[str, str]:
-    """What all ranks of a run have in common, key by key as it was written; another machine may have other cores."""
+    """The config that all ranks of a run must share: dotted key -> value as written. `data.num_workers` is left out,
+    because it may depend on the cores of a machine.
+    """
     plain = OmegaConf.to_container(cfg, resolve=False)
     return {key: str(value) for key, value in _leaves(plain) if key != "data.num_workers"}
 
 
 def differences(old: dict[str, str], new: dict[str, str], most: int = 4) -> str:
-    """`key is 'x', not 'y'` for some of the keys in which two identities differ."""
+    """`key is 'x', not 'y'` for the first `most` keys in which two identities differ."""
     keys = [key for key in old | new if old.get(key) != new.get(key)]
     first = [f"{key} is {new.get(key)!r}, not {old.get(key)!r}" for key in keys[:most]]
     return "; ".join(first) + (f"; and {len(keys) - most} more" if len(keys) > most else "")

@@ -1,8 +1,8 @@
-"""Lightning's loop over epochs, taken up again at exactly the batch where it was left.
+"""Lightning's loop over epochs, changed so that a run continues at exactly the batch where it stopped.
 
-Lightning's own restart depends on the hook a checkpoint was saved in: after the last batch of an epoch it skips that
-epoch's validation, and after the last step of all it skips the end of training. Here every counter follows from one,
-the micro-batches that were processed, and the ends that are still due are made up for: of the epoch, and of training.
+Lightning's own restart depends on the hook in which a checkpoint was saved. After the last batch of an epoch it skips
+the validation of that epoch; after the very last step it skips the end of training. Here all counters are derived from
+one, the number of processed micro-batches. If the end of an epoch or of training was not reached, it is run first.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from tubelet.runtime.lightning_internals import LightningFitLoop
 
 
 class FitLoop(LightningFitLoop):
+    """`_end_is_due`: the checkpoint was saved between the last batch of an epoch (or of training) and its end."""
+
     @classmethod
     def replace(cls, trainer: L.Trainer) -> None:
+        """Put this loop in the place of the trainer's own."""
         old = trainer.fit_loop
         loop = cls(trainer, min_epochs=old.min_epochs, max_epochs=old.max_epochs)
         loop.epoch_loop = old.epoch_loop
@@ -36,9 +39,11 @@ class FitLoop(LightningFitLoop):
         self._accumulate = state_dict["accumulate"]
 
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
-        """A checkpoint is always of a whole optimizer step; another accumulation counts other micro-batches for it."""
+        """Set all counters. A checkpoint always holds whole optimizer steps; if `trainer.accumulate` has changed, the
+        same steps are another number of micro-batches.
+        """
         super().load_state_dict(state_dict, prefix)
-        # of types that count more than Lightning declares
+        # Any: these objects have more counters than Lightning declares
         progress: Any = self.epoch_loop.batch_progress
         epochs_in_all: Any = self.epoch_progress.total
         epochs_here: Any = self.epoch_progress.current
@@ -48,6 +53,7 @@ class FitLoop(LightningFitLoop):
         if in_all == 0:
             self.restart_nothing()
             return
+        # - 1: after the last batch of an epoch the run is still in that epoch, because its end has not run
         epoch = (in_all - 1) // of_epoch
         in_epoch = in_all - epoch * of_epoch
         self._end_is_due = in_epoch == of_epoch or 0 <= self.max_steps <= self.epoch_loop.global_step
@@ -56,10 +62,10 @@ class FitLoop(LightningFitLoop):
             epochs.processed = epochs.completed = epoch
         for batches, count in ((progress.total, in_all), (progress.current, in_epoch)):
             batches.ready = batches.started = batches.processed = batches.completed = count
-            if not self._end_is_due:  # what Lightning takes for a checkpoint saved in `on_train_batch_end`
+            if not self._end_is_due:  # Lightning then treats the checkpoint as one saved in `on_train_batch_end`
                 batches.completed -= 1
         progress.is_last_batch = in_epoch == of_epoch
-        self.count_logged_steps(stepped - 1)  # the last is counted when its end is made up for
+        self.count_logged_steps(stepped - 1)  # the last one is counted when its end runs
 
     @property
     def skip(self) -> bool:

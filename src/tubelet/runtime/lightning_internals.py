@@ -1,7 +1,7 @@
-"""Every private name of Lightning and torch that tubelet uses. No other file touches one.
+"""Every private name of Lightning and torch that tubelet uses. No other file uses one.
 
-A private name may go away in any release. tests/runtime/test_lightning_internals.py names the one that is gone, and
-finds private names in other files. Also here: public names of Lightning's private loops, which are no safer.
+A private name may disappear in any release. tests/runtime/test_lightning_internals.py says which one is gone, and finds
+private names in other files. Public names of Lightning's private loops are here, too, because they are no safer.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 
 class LightningFitLoop(_FitLoop):
-    """Lightning's loop over epochs, to derive from: a resumed run must start at exactly the batch where it stopped, and
-    Lightning offers no public way to replace how its loop restarts.
+    """Lightning's loop over epochs, as a base class. A resumed run must start at exactly the batch where it stopped,
+    and Lightning has no public way to change how its loop restarts.
     """
 
     def restart_nothing(self) -> None:
-        """Forget that a checkpoint was loaded. The public setter `restarting` of this loop keeps True whenever
-        `max_steps` is set, so the field itself is set.
+        """Forget that a checkpoint was loaded. The public setter `restarting` of this loop does not accept False if
+        `max_steps` is set, so we set the field itself.
         """
         self._restarting = self.epoch_loop.restarting = False
 
     def count_logged_steps(self, steps: int) -> None:
-        """The step that the loggers get: Lightning counts it beside `global_step`."""
+        """Set the step that the loggers get. Lightning counts it separately from `global_step`."""
         self.epoch_loop._batches_that_stepped = steps
 
     def end_batch(self) -> None:
-        """Do what follows a training batch, without a batch: a validation if it is time for one."""
+        """Run what follows a training batch, without a batch: for example a validation, if one is due."""
         assert self._data_fetcher is not None
         self.epoch_loop.on_advance_end(self._data_fetcher)
 
 
 def after_batch(trainer: L.Trainer, function: Callable[[L.Trainer], None]) -> None:
-    """Call `function` after every training batch, when its metrics are logged and nothing else has begun: before a
-    validation, and before the wait for the next batch, which a broken loader may make long. Lightning has no hook for
-    that moment. The function that was added last is called first.
+    """Call `function` after every training batch, when its metrics are logged, but before a validation and before the
+    wait for the next batch (which a broken loader may make long). Lightning has no hook for this moment. The function
+    that was added last is called first.
     """
     loop = cast(Any, trainer.fit_loop.epoch_loop)
     go_on = loop.on_advance_end
@@ -51,24 +51,24 @@ def after_batch(trainer: L.Trainer, function: Callable[[L.Trainer], None]) -> No
 
 
 def ignore_signals(trainer: L.Trainer) -> None:
-    """Switch Lightning's own signal handlers off. They start collectives in the middle of others, and every step
-    synchronises the host to ask for them. Lightning has no setting for either.
+    """Switch off Lightning's own signal handlers. They start collectives in the middle of others, and Lightning
+    synchronises the host in every step to ask for a signal. It has no setting for either.
     """
     cast(Any, trainer)._signal_connector.register_signal_handlers = lambda: None
     cast(Any, trainer.fit_loop.epoch_loop)._broadcast_sigterm_tensor = lambda: None
 
 
 def shard_over_all_ranks(strategy: ModelParallelStrategy) -> None:
-    """Make one group of all ranks of all nodes. The constructor takes that number, but it is only known once Lightning
-    has counted the devices.
+    """Make one group of all ranks of all nodes. The constructor takes their number, but it is known only after
+    Lightning has counted the devices.
     """
     strategy._data_parallel_size = strategy.num_nodes * strategy.num_processes
     strategy._tensor_parallel_size = 1
 
 
 def tensors_without_memory() -> Any:
-    """torch's mode of tensors that have a shape and a type but no memory: `tubelet bench scale` counts with them. The
-    public `torch.device("meta")` lacks the device, and so counts other kernels.
+    """torch's mode in which tensors have a shape and a type but no memory. `tubelet bench scale` counts with them. The
+    public `torch.device("meta")` would count other kernels, because its tensors do not know their real device.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
 

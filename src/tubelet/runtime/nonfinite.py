@@ -1,7 +1,7 @@
-"""What happens when a loss or gradient is not finite: the run stops, or goes on without that step.
+"""Losses and gradients that are not finite: the run stops, or continues without that step.
 
-The update itself is never made: `Method.configure_gradient_clipping` sees to that on the device. Here the host learns
-of it and acts, on all ranks alike, for the norm of the reduced gradient is the same on all.
+`Method.configure_gradient_clipping` makes sure on the device that no update is made from such a gradient. This callback
+tells the host about it. All ranks act alike, because they share the norm of the reduced gradient.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ COLUMNS = ("step", "rank", "loss", "path")
 
 
 class Step(NamedTuple):
-    """One optimizer step of this rank, numbered as in metrics.csv: whether its gradient was `finite`, to be read once
-    `copied`; the loss and the lines of the manifest of each accumulated batch.
+    """One optimizer step of this rank; `number` counts as in metrics.csv.
+
+    finite: whether its gradient is finite; the host may read it after the event `copied` (None: at once).
+    losses, lines: the loss and the manifest lines of each accumulated batch.
     """
 
     number: int
@@ -37,12 +39,13 @@ class Step(NamedTuple):
 
 
 class NonFinite(L.Callback):
-    """Lists the videos of an offending step in nonfinite.csv (step, rank, loss of the rank's batch, path) and ends the
-    run with FloatingPointError, unless no more than `skip` steps were passed over so far (`skipped_steps`).
+    """If a step is not finite, writes its videos to nonfinite.csv (step, rank, loss of the rank's batch, path). The
+    first `skip` such steps are skipped and counted in `skipped_steps`; the next one raises FloatingPointError.
 
-    On a GPU a step is looked at when the next one has been queued, so that the host waits for nothing; also before a
-    checkpoint and at the end of an epoch. In float16 a scaler overflows on purpose and halves itself: only a loss that
-    is not finite counts.
+    On a GPU a step is checked after the next one is queued, so that the host does not wait for the device. All steps
+    are checked before a checkpoint and at the end of an epoch. In float16 a gradient that is not finite is normal: the
+    scaler raises the loss scale until the gradient overflows, then skips the step and halves the scale. So there only a
+    loss that is not finite counts.
     """
 
     def __init__(self, skip: int = 0) -> None:
@@ -59,35 +62,37 @@ class NonFinite(L.Callback):
         method = method_of(trainer)
         if not method.step_is_complete:
             return
+        # copied without waiting; the event below says when the copy is complete
         finite = method.grad_norm.isfinite().to("cpu", non_blocking=True)
-        copied = _event(method.device)
+        copied = _record_event(method.device)
         losses = [result["loss"] for result in method.results]
         self._waiting.append(Step(trainer.global_step - 1, finite, copied, losses, self._lines))
         self._lines = []
-        self._look(trainer, leave=1 if copied else 0)
+        self._check_steps(trainer, leave=1 if copied else 0)
         if self.skip:
             method.log("skipped_steps", float(self.skipped))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._look(trainer)
+        self._check_steps(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer)
+        self._check_steps(trainer)
         checkpoint["skipped_steps"] = self.skipped
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.skipped = checkpoint.get("skipped_steps", 0)
 
-    def _look(self, trainer: L.Trainer, leave: int = 0) -> None:
-        """At all steps but the last `leave`."""
+    def _check_steps(self, trainer: L.Trainer, leave: int = 0) -> None:
+        """Check all waiting steps except the last `leave`."""
         while len(self._waiting) > leave:
             step = self._waiting.popleft()
             if step.copied is not None:
                 step.copied.synchronize()
             if not step.finite:
-                self._act(trainer, step)
+                self._handle_step(trainer, step)
 
-    def _act(self, trainer: L.Trainer, step: Step) -> None:
+    def _handle_step(self, trainer: L.Trainer, step: Step) -> None:
+        """Write the videos of a step that is not finite, and end the run if it is one too many."""
         manifest = data_of(trainer).datasets["train"].manifest
         mine = [
             (step.number, trainer.global_rank, float(loss), manifest.record(line).path)
@@ -97,7 +102,7 @@ class NonFinite(L.Callback):
         rows = [row for part in gather_objects(mine) for row in part]
         losses = torch.tensor([row[2] for row in rows])
         if trainer.scaler is not None and losses.isfinite().all():
-            return
+            return  # the scaler has skipped the step and lowers its scale
         file = Path(trainer.default_root_dir) / "nonfinite.csv"
         if trainer.is_global_zero:
             _append(file, rows)
@@ -107,12 +112,12 @@ class NonFinite(L.Callback):
             raise FloatingPointError(
                 f"the {what} of step {step.number} is not finite: no update was made, and the weights are still good. "
                 f"The videos of its batch are listed in {file}. (resume=auto trainer.skip_nonfinite={self.skipped} "
-                f"goes on without this step.)"
+                f"continues without this step.)"
             )
 
 
-def _event(device: torch.device) -> torch.cuda.Event | None:
-    """Reached by a GPU when it has done what is queued so far."""
+def _record_event(device: torch.device) -> torch.cuda.Event | None:
+    """An event that the GPU reaches when it has finished all work queued so far; None on other devices."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()

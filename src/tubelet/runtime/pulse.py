@@ -1,7 +1,7 @@
-"""Who is gone, once a collective has failed: by itself it says only that somebody did not answer in time.
+"""Signs of life of all ranks. After a failed collective they show which ranks are gone.
 
-Every rank tells the store that the ranks share, all the time and in a thread, that it lives. So one that waits within a
-collective is not taken for one that is lost.
+The error of a collective says only that some rank did not answer in time. So every rank has a thread that writes a sign
+of life to the shared store all the time. A rank that only waits in a collective still gives signs of life.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BEAT = 2.0
 
 
 class Pulse:
-    """Begins with `rank`'s signs of life, and waits for the first of all ranks."""
+    """Starts the signs of life of `rank`, and waits for the first sign of every other rank."""
 
     def __init__(self, store: dist.Store, rank: int, size: int) -> None:
         self._store, self.rank = dist.PrefixStore("pulse", store), rank
@@ -27,21 +27,22 @@ class Pulse:
         self._names = [f"rank {each} on {self._store.get(f'host/{each}').decode()}" for each in range(size)]
 
     def lost(self) -> list[str]:
-        """Ranks that show no sign of life, with their hosts; of those that ask the same now, none. If the store cannot
-        be reached: rank 0, which keeps it, or whose host does. Takes some seconds.
+        """The ranks without a sign of life, with their hosts. A rank that calls this itself is not among them. If the
+        store does not answer, the answer is rank 0, whose process or host keeps the store. Takes some seconds.
         """
         found: list[str] | None = None
 
-        def look() -> None:
+        def find_silent() -> None:
             nonlocal found
             self._store.set(f"asks/{self.rank}", "")
             before = self._beats()
             time.sleep(2.5 * BEAT)
+            # silent: no new beat within two and a half intervals
             silent = [rank for rank, beat in enumerate(self._beats()) if beat == before[rank]]
             found = [self._names[rank] for rank in silent if not self._store.check([f"asks/{rank}"])]
 
-        # in a thread, for a store behind a cut link never answers
-        thread = Thread(target=look, daemon=True)
+        # in a thread, because a store behind a broken network link never answers
+        thread = Thread(target=find_silent, daemon=True)
         thread.start()
         thread.join(5 * BEAT)
         return self._names[:1] if found is None else found

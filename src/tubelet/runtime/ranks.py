@@ -1,6 +1,6 @@
-"""The ranks of a run that something else has started, torchrun or SLURM's srun: how they agree before a Trainer exists.
+"""The ranks of a run that torchrun or SLURM's srun has started. They agree on things before a Trainer exists.
 
-Lightning's own launcher needs none of it: there rank 0 starts the others when all has been decided.
+Lightning's own launcher does not need this: there rank 0 starts the other ranks after everything is decided.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from tubelet.runtime.pulse import Pulse
 
 log = logging.getLogger(__name__)
 TIMEOUT = timedelta(minutes=30)
-"""For the ranks to find each other, and to wait while one of them prepares data; Lightning's default."""
-SAY, DOUBT, LEAVE = 10.0, 120.0, 3.0
-"""Seconds of waiting for the other ranks: until it is said; until it is an error, where srun may have started none; and
-after a signal.
+"""Time for the ranks to find each other, and to wait while one of them prepares data; Lightning's default."""
+ANNOUNCE_AFTER, FAIL_AFTER, LEAVE_AFTER = 10.0, 120.0, 3.0
+"""Seconds of waiting for the other ranks until a message says so; until it is an error, if srun may have started no
+others; and from a signal until this rank gives up.
 """
 
 
 class LostRank(RuntimeError):
-    """A collective failed because ranks are no longer there."""
+    """A collective failed because other ranks are gone."""
 
 
 class Ranks:
-    """This process is `rank` of `size`. `launched`: they were started by something else; without it, this one is alone,
-    or Lightning will start the others.
+    """This process is `rank` of `size`. `launched`: whether torchrun or srun has started them. If not, this process is
+    alone, or Lightning will start the others.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Ranks:
         self._round = 0
 
     def compare(self, identity: dict[str, str]) -> None:
-        """Raises ValueError, on the first rank and on those that differ, if not all of them belong to one run: two runs
-        of one job may have met at one port. `identity`: of tubelet.runtime.differences.
+        """Raises ValueError, on rank 0 and on the ranks that differ, if not all ranks belong to the same run: two runs
+        of one job may have used the same port. `identity`: from tubelet.runtime.differences.
         """
         if self._store is None:
             return
@@ -69,24 +69,24 @@ class Ranks:
             return
         other = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
         identities = self._exchange("identity", identity, reads=True)
-        self._exchange("seen", True, reads=self.rank == 0)  # rank 0 keeps the store: it leaves when all know
+        self._exchange("seen", True, reads=self.rank == 0)  # rank 0 keeps the store, so it exits last
         if self.rank != 0 and digests[self.rank] == digests[0]:
             raise SystemExit(2)
         raise ValueError(
             f"rank {other} belongs to another run than rank 0: {differences(identities[0], identities[other])}. Two "
-            f"runs have met at {_meeting_point()}: start each by an srun of its own, or give each its own MASTER_PORT"
+            f"runs have met at {_master_address()}: start each by an srun of its own, or give each its own MASTER_PORT"
         )
 
-    def from_first(self, function: Callable[[], Any]) -> Any:
-        """What `function` returns on rank 0, as JSON gives it back, on all ranks; no other rank calls it."""
+    def from_rank_zero(self, function: Callable[[], Any]) -> Any:
+        """Call `function` on rank 0 only, and return its result on all ranks. The result passes through JSON."""
         return self._agree(function, self.rank == 0)[0]
 
     def once_per_node(self, function: Callable[[], Any]) -> None:
-        """Returns when the first rank of every node has called `function`."""
+        """Call `function` on the first rank of every node; all ranks wait until that is done."""
         self._agree(function, self.local_rank == 0)
 
     def check(self, devices: int, nodes: int) -> None:
-        """Raises ValueError if other processes were started than the trainer will count on."""
+        """Raises ValueError if the number of started processes is not the number that the trainer expects."""
         if self.launched and devices * nodes != self.size:
             raise ValueError(
                 f"torchrun or SLURM started {self.size} processes in all, "
@@ -96,18 +96,20 @@ class Ranks:
             raise ValueError(f"trainer.num_nodes is {nodes}: start the processes by torchrun or srun")
 
     @contextmanager
-    def naming_the_lost(self, advice: str) -> Iterator[None]:
-        """Around collectives. Raises LostRank, with the `advice`, if one fails for want of a rank."""
+    def naming_lost_ranks(self, advice: str) -> Iterator[None]:
+        """A context for collectives. If one fails because a rank is gone, it raises LostRank with the `advice`."""
         try:
             yield
         except RuntimeError as error:
-            failed = isinstance(error, dist.DistError) or "gloo" in str(error)  # which raises no error of its own type
+            failed = isinstance(error, dist.DistError) or "gloo" in str(error)  # gloo raises plain RuntimeError
             if self._pulse and failed and (lost := self._pulse.lost()):
                 raise LostRank(f"no answer from {' and '.join(lost)}: {advice}") from error
             raise
 
     def _agree(self, function: Callable[[], Any], calls: bool) -> list[Any]:
-        """If one rank fails, all end: that one by its error, the others, with the same exit code, without a word."""
+        """Call `function` where `calls` is True, and return the results of all ranks. If it fails on one rank, that
+        rank raises the error, and the others exit with the same exit code and without a message.
+        """
         if self._store is None:
             return [function()]
         result, error = None, None
@@ -120,7 +122,7 @@ class Ranks:
         outcomes = self._exchange("outcome", [result, code], reads=True)
         codes = [code for _, code in outcomes if code is not None]
         if codes:
-            # rank 0 keeps the store: it leaves when all know
+            # rank 0 keeps the store, so it exits last
             self._exchange("seen", True, reads=self.rank == 0)
             raise error or SystemExit(codes[0])
         return [result for result, _ in outcomes]
@@ -137,16 +139,16 @@ def hash_of(identity: dict[str, str]) -> str:
 
 
 def environment() -> ClusterEnvironment | None:
-    """What has started the ranks, torchrun or srun; None: this process is alone, or Lightning will start the others.
-    Raises ValueError if SLURM's settings will not do.
+    """The environment that has started the ranks, torchrun's or srun's. None: this process is alone, or Lightning will
+    start the others. Raises ValueError if SLURM's settings cannot work.
     """
     if TorchElasticEnvironment.detect():  # first: torchrun may run inside a SLURM job
         return TorchElasticEnvironment()
     if slurm.tasks() == 0 or slurm.runs_alone():
         return None
     if slurm.tasks() > 1 and slurm.in_batch_script():
-        raise ValueError(_without_srun())
-    # Lightning sees no tasks in a job named `interactive`, as salloc names it, whether srun has started them or not
+        raise ValueError(_srun_advice())
+    # In a job named `interactive` (salloc's default) Lightning finds no tasks, even if srun has started some.
     if not (slurm.tasks() > 1 and slurm.step() is not None) and not SLURMEnvironment.detect():
         return None
     try:
@@ -157,9 +159,9 @@ def environment() -> ClusterEnvironment | None:
 
 @cache
 def join(accelerator: str, timeout_minutes: float) -> Ranks:
-    """Find the other ranks. The process group is made here, as Lightning would make it a little later: it then takes
-    what is there. In it a collective may take `timeout_minutes`. Raises ValueError if SLURM's settings will not do, or
-    if no other rank comes where srun may have started none.
+    """Find the other ranks and create the process group. Lightning would create it a little later, and then uses the
+    one that exists. A collective may take `timeout_minutes`. Raises ValueError if SLURM's settings cannot work, or if
+    no other rank comes and srun may not have started any.
     """
     cluster: Any = environment()
     if slurm.tasks() > 1 and slurm.runs_alone():
@@ -170,8 +172,8 @@ def join(accelerator: str, timeout_minutes: float) -> Ranks:
     backend = "nccl" if accelerator != "cpu" and torch.cuda.is_available() else "gloo"
     if isinstance(cluster, SLURMEnvironment):
         os.environ.setdefault("MASTER_PORT", str(slurm.port()))
-    _ = cluster.main_address, cluster.main_port  # sets MASTER_ADDR and MASTER_PORT where they are not
-    store = _meet(rank, size, doubtful=isinstance(cluster, SLURMEnvironment) and slurm.step() is None)
+    _ = cluster.main_address, cluster.main_port  # reading them sets MASTER_ADDR and MASTER_PORT if they are unset
+    store = _meet(rank, size, may_be_alone=isinstance(cluster, SLURMEnvironment) and slurm.step() is None)
     store.set_timeout(TIMEOUT)
     timeout = timedelta(minutes=timeout_minutes)
     group = dist.PrefixStore("group", store)
@@ -180,9 +182,10 @@ def join(accelerator: str, timeout_minutes: float) -> Ranks:
     return Ranks(rank, size, cluster.local_rank(), mine, launched=True, pulse=Pulse(store, rank, size))
 
 
-def _meet(rank: int, size: int, doubtful: bool) -> dist.Store:
-    """The store of all ranks, once they are there. `doubtful`: there may be no others. torch waits for them without
-    listening to signals: so it waits in a thread.
+def _meet(rank: int, size: int, may_be_alone: bool) -> dist.Store:
+    """Wait for all ranks, and return the store that they share. `may_be_alone`: there may be no other ranks.
+
+    torch ignores signals while it waits, so it waits in a thread.
     """
     met: list[dist.Store | BaseException] = []
 
@@ -194,32 +197,32 @@ def _meet(rank: int, size: int, doubtful: bool) -> dist.Store:
 
     thread = Thread(target=meet, daemon=True)
     thread.start()
-    waiting = f"waiting at {_meeting_point()} for the other {size - 1} of {size} ranks"
-    start, stop, said = time.monotonic(), float("inf"), rank != 0
+    waiting = f"waiting at {_master_address()} for the other {size - 1} of {size} ranks"
+    start, stop, announced = time.monotonic(), float("inf"), rank != 0
     while not met:
         thread.join(0.1)
         now = time.monotonic()
         if {signals.SIGINT, signals.SIGTERM} & set(signals.noted):
-            stop = min(stop, now + (0 if doubtful else LEAVE))  # the others may be about to come
+            stop = min(stop, now + (0 if may_be_alone else LEAVE_AFTER))  # others may arrive at this moment
         if not met and now > stop:
             print(f"stopped while {waiting}: run the same command again", file=sys.stderr)
             raise SystemExit(signals.TRY_AGAIN)
-        if not said and now - start > SAY:
-            said = True
-            print(waiting + (f". {_without_srun()}" if doubtful else ""), file=sys.stderr, flush=True)
-        if not met and doubtful and now - start > DOUBT:
-            raise ValueError(f"no other rank came within {DOUBT:g} s. {_without_srun()}")
+        if not announced and now - start > ANNOUNCE_AFTER:
+            announced = True
+            print(waiting + (f". {_srun_advice()}" if may_be_alone else ""), file=sys.stderr, flush=True)
+        if not met and may_be_alone and now - start > FAIL_AFTER:
+            raise ValueError(f"no other rank came within {FAIL_AFTER:g} s. {_srun_advice()}")
     if isinstance(met[0], BaseException):
         raise met[0]
     return met[0]
 
 
-def _meeting_point() -> str:
+def _master_address() -> str:
     return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
-def _without_srun() -> str:
-    """What a process should know that one cannot tell from a task of srun."""
+def _srun_advice() -> str:
+    """A message for a process that srun may or may not have started: nothing in its environment says which."""
     return (
         f"SLURM gave this job {slurm.tasks()} tasks, but srun does not seem to have started this process. For all "
         "tasks: `srun python train.py ...`; for one: `srun --ntasks=1 --ntasks-per-node=1 python train.py ...`"

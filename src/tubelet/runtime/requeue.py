@@ -1,4 +1,4 @@
-"""A signal stops a run so that nothing is lost: the step is finished, all ranks save, SLURM starts the job again."""
+"""Stopping by a signal without loss: the run finishes the step, all ranks save, and SLURM starts the job again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from tubelet.runtime.checkpoints import LAST, save
 from tubelet.runtime.lightning_internals import after_batch, ignore_signals
 from tubelet.runtime.signals import TRY_AGAIN
 
-PATIENCE, IMPATIENCE = 120.0, 10.0
-"""Seconds in which SLURM ends a job that it has agreed to requeue, and one that it had agreed to before."""
+REQUEUE_WAIT, REFUSED_WAIT = 120.0, 10.0
+"""Seconds to wait until SLURM ends the job, after it has accepted a request to requeue it, and after it has refused one
+(because another rank's request may have been accepted before).
+"""
 
 
 class Interrupted(Exception):
-    """A signal has come, and what is to be kept is saved. `alone`: other ranks may not have got so far. `requeue`:
-    whether SLURM may be asked to start the job again.
+    """A signal has come, and the run is saved. `alone`: whether other ranks may not have reached this point. `requeue`:
+    whether to ask SLURM to start the job again.
     """
 
     def __init__(self, trainer: L.Trainer, alone: bool = False, requeue: bool = True) -> None:
@@ -37,9 +39,9 @@ class Interrupted(Exception):
 
 
 class Requeue(L.Callback):
-    """Raises `Interrupted` on all ranks after the same step, which is saved as `last.ckpt`; in an evaluation, where
-    nothing new is to be saved, on each rank by itself before its next batch. `timeout_minutes`: for the others' answer;
-    `enabled`: whether SLURM is then asked to start the job again.
+    """In training: raises `Interrupted` on all ranks after the same step, which is saved as `last.ckpt`. In an
+    evaluation there is nothing new to save, so each rank raises it before its next batch, without asking the others.
+    `timeout_minutes`: how long to wait for other ranks; `enabled`: whether to ask SLURM to start the job again.
     """
 
     def __init__(self, timeout_minutes: float, enabled: bool = True) -> None:
@@ -53,18 +55,20 @@ class Requeue(L.Callback):
         if stage == "fit":
             after_batch(trainer, self._after_batch)
         if trainer.world_size > 1 and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo", timeout=self._timeout)  # between hosts: no device has to wait
+            self._group = dist.new_group(
+                backend="gloo", timeout=self._timeout
+            )  # between hosts, so that no GPU has to wait
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
-        if self._agreed(trainer):
+        if self._any_rank_signalled(trainer):
             raise Interrupted(trainer, requeue=self.enabled)
 
     def _after_batch(self, trainer: L.Trainer) -> None:
         if trainer.global_step == self._step:  # in the middle of an accumulated step
             return
         self._step = trainer.global_step
-        if self._agreed(trainer):
+        if self._any_rank_signalled(trainer):
             save(trainer, LAST)
             raise Interrupted(trainer, requeue=self.enabled)
 
@@ -78,53 +82,56 @@ class Requeue(L.Callback):
         if signals.noted:
             raise Interrupted(trainer, alone=True, requeue=self.enabled)
 
-    def _agreed(self, trainer: L.Trainer) -> bool:
-        """Whether a signal has come to any rank."""
+    def _any_rank_signalled(self, trainer: L.Trainer) -> bool:
+        """Whether any rank has received a signal."""
+        # all ranks ask in every step: SLURM may signal one rank earlier than another, and all must stop after the same
         flag = torch.tensor([len(signals.noted)])
         if trainer.world_size > 1:
             dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
         return bool(flag)
 
 
-def leave(interrupted: Interrupted) -> NoReturn:
-    """End the process: under SLURM once the job is requeued; else with exit code 75 and a word on how to go on: without
-    SLURM, after Ctrl-C, in an interactive job, and with trainer.requeue=false.
+def end_process(interrupted: Interrupted) -> NoReturn:
+    """End the process. Under SLURM the job is requeued first. Without SLURM, after Ctrl-C, in an interactive job and
+    with trainer.requeue=false, the exit code is 75 and a message says how to continue.
     """
     advice = "run the same command again"
     if (interrupted.run_dir / "checkpoints" / LAST).exists():
         advice += f" with resume={interrupted.run_dir}"
     job = slurm.job()
-    if job is None or not interrupted.requeue or signals.SIGINT in signals.noted:  # Ctrl-C: somebody wants it to end
-        _end(interrupted, advice)
-    if slurm.interactive():  # the shell would be lost with it
-        _end(interrupted, f"job {job} is interactive and is not requeued; {advice}")
-    if interrupted.alone or interrupted.rank == 0:  # alone: rank 0 may be waiting for this one for ever
-        _say(interrupted, f"requeueing job {job}")
+    if job is None or not interrupted.requeue or signals.SIGINT in signals.noted:  # after Ctrl-C nobody wants a restart
+        _exit_with_advice(interrupted, advice)
+    if slurm.interactive():  # requeueing would end the user's shell, too
+        _exit_with_advice(interrupted, f"job {job} is interactive and is not requeued; {advice}")
+    if interrupted.alone or interrupted.rank == 0:  # alone: rank 0 may wait for this rank without end
+        _print_once(interrupted, f"requeueing job {job}")
         try:
             done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
         except OSError as error:  # a container often has no scontrol
-            _end(interrupted, f"job {job} cannot be requeued (scontrol cannot be run here: {error.strerror}): {advice}")
-        # it also fails if SLURM is ending the job already, at the request of another rank, say
-        if done.returncode and not _ended_by_slurm(IMPATIENCE):
-            _end(interrupted, f"job {job} cannot be requeued ({done.stderr.strip()}): {advice}")
-    if not _ended_by_slurm(PATIENCE):
-        _end(interrupted, f"job {job} goes on, though it was to be requeued; once it has ended, {advice}")
+            _exit_with_advice(
+                interrupted, f"job {job} cannot be requeued (scontrol cannot be run here: {error.strerror}): {advice}"
+            )
+        # this also fails if SLURM ends the job already, for example because another rank has asked for it
+        if done.returncode and not _ended_by_slurm(REFUSED_WAIT):
+            _exit_with_advice(interrupted, f"job {job} cannot be requeued ({done.stderr.strip()}): {advice}")
+    if not _ended_by_slurm(REQUEUE_WAIT):
+        _exit_with_advice(interrupted, f"job {job} continues, although it was requeued; after its end {advice}")
     sys.exit(0)
 
 
 def _ended_by_slurm(seconds: float) -> bool:
-    """Waits for the SIGTERM with which SLURM begins to end a job, if it has not come before."""
+    """Wait for the SIGTERM with which SLURM starts to end a job. Returns whether it has come."""
     end = time.monotonic() + seconds
     while signals.SIGTERM not in signals.noted and time.monotonic() < end:
         time.sleep(0.1)
     return signals.SIGTERM in signals.noted
 
 
-def _say(interrupted: Interrupted, text: str) -> None:
+def _print_once(interrupted: Interrupted, text: str) -> None:
     if interrupted.alone or interrupted.rank == 0:
         print(f"{interrupted}: {text}", file=sys.stderr)
 
 
-def _end(interrupted: Interrupted, advice: str) -> NoReturn:
-    _say(interrupted, advice)
+def _exit_with_advice(interrupted: Interrupted, advice: str) -> NoReturn:
+    _print_once(interrupted, advice)
     sys.exit(TRY_AGAIN)

@@ -1,4 +1,4 @@
-"""Where a run keeps its things: runs/<experiment>/<date_time>/, a new one or that of a run to continue."""
+"""The run directory, runs/<experiment>/<date_time>/: a new one, or that of the run to continue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tubelet.runtime import slurm
 from tubelet.runtime.checkpoints import LAST, PREVIOUS
-from tubelet.runtime.differences import changed_schedule, other_work, same_run
+from tubelet.runtime.differences import changed_schedule, changed_trainer_settings, same_run
 from tubelet.storage import clean, damage, put, write_text
 
 try:
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 
 LOCK_PATIENCE = 120.0
-"""Seconds that a restarted job waits for the lock of its own directory: a dead node's is kept by NFS for a while."""
+"""Seconds that a restarted job waits for the lock of its directory: NFS keeps the lock of a dead node for a while."""
 
 
 class RunDirectory:
-    """config.yaml, checkpoints/, metrics.csv, summary.json (only once finished), job (the batch job that last worked
-    here) and, while a process lives, a lock.
+    """A run directory holds config.yaml, checkpoints/, metrics.csv, summary.json (only when the run is finished), job
+    (the batch job that last worked here), and a lock while a process uses it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,8 +43,9 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """All, in the order in which a run is continued from them."""
+        """All checkpoints, in the order in which they are tried to continue the run."""
         found = sorted(self.last_checkpoint.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+        # these two come first, whatever their times are
         first = [self.last_checkpoint, self.last_checkpoint.with_name(PREVIOUS)]
         return first + [path for path in found if path not in first] if found else []
 
@@ -58,16 +59,17 @@ class RunDirectory:
         return file.read_text().strip() if file.exists() else None
 
     def claim(self, cfg: DictConfig) -> None:
-        """The locked directory is now this job's, runs by this config, and is not finished."""
+        """Mark the locked directory as used by this job, with this config, and as not finished."""
         (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         if job := current_job():
             write_text(self.path / "job", f"{job}\n")
         (self.path / "summary.json").unlink(missing_ok=True)
 
-    def take_up(self, cfg: DictConfig) -> tuple[Path | None, str]:
-        """Of the locked directory, the first checkpoint that is whole, all of which is read, and what is wrong with
-        those before it. They are put aside: a damaged one must not become the previous one.
+    def prepare_to_continue(self, cfg: DictConfig) -> tuple[Path | None, str]:
+        """Prepare the locked directory for continuing the run. Returns the first checkpoint that is whole, or None, and
+        what is wrong with the ones before it. Each checkpoint is read completely. Damaged ones get the ending
+        `.damaged`, because last.ckpt becomes previous.ckpt at the next save, and must then be whole.
         """
         clean(self.last_checkpoint.parent)
         clean(self.path)
@@ -87,9 +89,9 @@ class RunDirectory:
         return path, "".join(f"{path.name} {problem}; " for path, problem in wrong.items())
 
     def lock(self, patience: float = 0.0) -> bool:
-        """Take the lock for the life of this process; False if another process holds it after `patience` seconds.
+        """Take the lock until this process ends. Returns False if another process holds it after `patience` seconds.
 
-        Whether it is seen on other machines is up to the file system: on NFS it is, unless mounted with `nolock`.
+        The file system decides whether other machines see the lock. On NFS they do, unless it is mounted with `nolock`.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         handle = (self.path / ".lock").open("w")
@@ -104,14 +106,14 @@ class RunDirectory:
                     handle.close()
                     return False
                 time.sleep(1.0)
-            except OSError as error:  # Lustre without `-o flock`, say
+            except OSError as error:  # for example Lustre without `-o flock`
                 log.warning("%s: this file system has no locks (%s); start no second run there", self.path, error)
                 break
             else:
                 break
         self._lock = handle
         if hasattr(os, "register_at_fork"):  # not on Windows
-            # a loader's worker may outlive a killed parent for seconds; it must not hold the lock for it
+            # a worker of the loader may live some seconds longer than its killed parent; it must not keep the lock
             os.register_at_fork(after_in_child=handle.close)
         return True
 
@@ -121,24 +123,26 @@ class RunDirectory:
             self._lock = None
 
     def matches(self, cfg: DictConfig) -> bool:
-        """Whether it was made by an equal config; trainer and resume may differ."""
+        """Whether the config of the run equals `cfg`; `trainer` and `resume` may differ."""
         return self.config is not None and same_run(self.config, cfg)
 
     @property
     def config(self) -> DictConfig | None:
-        """Of the command that last worked here."""
+        """The config of the command that last worked here."""
         file = self.path / "config.yaml"
         config = OmegaConf.load(file) if file.exists() else None
         return config if isinstance(config, DictConfig) else None
 
     def warn_of_changes(self, cfg: DictConfig) -> None:
-        """If `cfg` continues it with another length or learning rate; before `claim`, which writes the new ones."""
+        """Warn if `cfg` continues the run with another length or learning rate. Call it before `claim`, which writes
+        the new config.
+        """
         if self.config is not None and (warning := changed_schedule(self.config, cfg)):
             log.warning("continuing %s: %s", self.path, warning)
 
 
 def current_job() -> str | None:
-    """The batch job this process belongs to, which keeps its name when it is requeued: SLURM's, else torchrun's."""
+    """The batch job of this process, SLURM's or else torchrun's. It keeps its name when it is requeued."""
     if job := slurm.job():
         return f"slurm {job}"
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -147,85 +151,87 @@ def current_job() -> str | None:
 
 
 def restarted() -> bool:
-    """Whether SLURM has requeued this job, or torchrun started its processes again."""
+    """Whether SLURM has requeued this job, or torchrun has restarted its processes."""
     again = slurm.restarts() or int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
     return current_job() is not None and again > 0
 
 
 def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Path | None, str]:
-    """The locked directory of this run, the checkpoint to continue from (or None), and one sentence that says why.
+    """The locked directory of this run, the checkpoint to continue from (or None), and one sentence with the reason.
 
-    `fixed` is the directory a sweep has set for this job. A restarted job goes on in its own directory, whatever
-    `resume` says: it may have come further than that; if it had finished, the directory is `finished`. Raises
-    ValueError if `resume` names what is not there, or another process uses the directory.
+    `fixed` is the directory that a sweep has set for this job. A restarted job continues in its own directory, whatever
+    `resume` says, because it may be further than the run that `resume` names. If the job had finished, the directory is
+    `finished`. Raises ValueError if `resume` names something that does not exist, or if another process uses the
+    directory.
     """
-    passed = ""
+    remarks = ""
     root = Path("runs") / cfg.name
     candidates = [fixed] if fixed else sorted((p for p in root.glob("*") if p.is_dir()), reverse=True)
     if restarted():
         if cfg.resume not in (None, "auto"):
             candidates.append(_run_of(Path(cfg.resume)).path)
-        run, passed = _of_this_job(candidates, cfg)
+        run, remarks = _find_restarted(candidates, cfg)
         if run is not None:
-            return _own(run, cfg)
+            return _continue_restarted(run, cfg)
     if cfg.resume not in (None, "auto"):
-        return _explicit(Path(cfg.resume), cfg)
+        return _continue_named(Path(cfg.resume), cfg)
     if cfg.resume == "auto":
         for run in map(RunDirectory, candidates):
             if run.matches(cfg) and run.checkpoints and not run.finished and run.lock():
-                checkpoint, damaged = run.take_up(cfg)
+                checkpoint, damaged = run.prepare_to_continue(cfg)
                 if checkpoint:
                     return run, checkpoint, f"resume=auto: {damaged}continuing {run.path} from {checkpoint.name}"
-                passed += f"{run.path}: {damaged}"
+                remarks += f"{run.path}: {damaged}"
                 run.unlock()
-        passed = f"resume=auto: {passed}no interrupted run with this config, "
-    run = RunDirectory(fixed or _fresh(root))
+        remarks = f"resume=auto: {remarks}no interrupted run with this config, "
+    run = RunDirectory(fixed or _new_directory(root))
     if not run.lock():
         raise ValueError(f"run directory {run.path} is in use by another process")
     run.claim(cfg)
-    return run, None, f"{passed}new run directory {run.path}"
+    return run, None, f"{remarks}new run directory {run.path}"
 
 
-def _of_this_job(candidates: list[Path], cfg: DictConfig) -> tuple[RunDirectory | None, str]:
-    """Of a job that was restarted, the directory of this command; else what to know about its finished ones. A script
-    may run several commands that differ in trainer alone: the one that asks for the same goes first, and one that is
-    finished and was asked for something else is not this command's.
+def _find_restarted(candidates: list[Path], cfg: DictConfig) -> tuple[RunDirectory | None, str]:
+    """The directory of this command in a job that was restarted, or None and a remark about the job's finished runs.
+
+    A job may run several commands that differ only in `trainer`. A run with the same trainer settings is preferred,
+    then any unfinished one. A finished run with other trainer settings belongs to another command.
     """
     own = [run for run in map(RunDirectory, candidates) if run.job == current_job() and run.matches(cfg)]
     for run in own:
-        if not other_work(run.config, cfg):
+        if not changed_trainer_settings(run.config, cfg):
             return run, ""
     for run in own:
         if not run.finished:
             return run, ""
     if not own:
         return None, ""
-    asked = " ".join(other_work(own[0].config, cfg))
+    asked = " ".join(changed_trainer_settings(own[0].config, cfg))
     return None, (
         f"the job ({own[0].job}) was restarted, and {own[0].path} of it is finished, but not with {asked}, for which "
         f"this command asks (resume={own[0].path} continues that one): "
     )
 
 
-def _own(run: RunDirectory, cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
-    """The directory of a job that was restarted."""
+def _continue_restarted(run: RunDirectory, cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
+    """Continue in the directory of a job that was restarted."""
     if not run.lock(LOCK_PATIENCE):
         raise ValueError(f"the run directory {run.path} of this job ({run.job}) is in use by another process")
     if run.finished:
         return run, None, f"the job ({run.job}) was restarted, but {run.path} is finished: nothing to do"
-    checkpoint, damaged = run.take_up(cfg)
-    if damaged and not checkpoint:
+    checkpoint, damaged = run.prepare_to_continue(cfg)
+    if damaged and not checkpoint:  # an error: a new start would hide the loss
         run.unlock()
         raise ValueError(f"the job ({run.job}) was restarted, but no checkpoint in {run.path} is whole: {damaged}")
     if checkpoint is None:
         run.claim(cfg)
-        (run.path / "metrics.csv").unlink(missing_ok=True)
+        (run.path / "metrics.csv").unlink(missing_ok=True)  # it starts from the beginning, and logs all steps again
     start = f"from {checkpoint.name}" if checkpoint else "from the beginning, it has no checkpoint yet"
     return run, checkpoint, f"the job ({run.job}) was restarted: {damaged}continuing {run.path} {start}"
 
 
-def _explicit(path: Path, cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
-    """resume=PATH: of a run directory, the newest checkpoint that is whole; of a checkpoint, this one and no other."""
+def _continue_named(path: Path, cfg: DictConfig) -> tuple[RunDirectory, Path | None, str]:
+    """resume=PATH: continue a run directory from its newest whole checkpoint, or continue from the named checkpoint."""
     run = _run_of(path)
     if not run.lock():
         raise ValueError(f"resume={path}: the run is in use by another process")
@@ -236,7 +242,7 @@ def _explicit(path: Path, cfg: DictConfig) -> tuple[RunDirectory, Path | None, s
         run.warn_of_changes(cfg)
         run.claim(cfg)
         return run, path, f"continuing {run.path} from {path.name}"
-    checkpoint, damaged = run.take_up(cfg)
+    checkpoint, damaged = run.prepare_to_continue(cfg)
     if checkpoint is None:
         run.unlock()
         raise ValueError(f"resume={path}: there is no checkpoint {run.last_checkpoint}; {damaged}".rstrip("; "))
@@ -244,12 +250,12 @@ def _explicit(path: Path, cfg: DictConfig) -> tuple[RunDirectory, Path | None, s
 
 
 def _run_of(path: Path) -> RunDirectory:
-    """What is meant by a run directory, or by a checkpoint in one."""
+    """The run directory of a path, which is a run directory itself or a checkpoint in one."""
     return RunDirectory(path.parent.parent if path.suffix == ".ckpt" else path)
 
 
-def _fresh(root: Path) -> Path:
-    """A new directory named by the time; two runs of one second get different ones."""
+def _new_directory(root: Path) -> Path:
+    """A new directory, named by the time. Two runs that start in the same second get different names."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for suffix in ["", *(f"_{i}" for i in range(1, 1000))]:
         path = root / (stamp + suffix)

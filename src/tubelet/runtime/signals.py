@@ -1,8 +1,8 @@
-"""The signals by which a cluster asks a run to stop: noted when they come, acted on at the end of a step.
+"""The signals by which a cluster or a user asks a run to stop. They are noted here, and handled at the end of a step.
 
 SIGUSR1 comes before the time limit (`sbatch --signal=USR1@120`), SIGUSR2 in submitit's jobs, SIGTERM when a job is
-preempted, SIGINT by Ctrl-C: once to stop, and once more to stop at once. Nothing heavy is imported here: train.py takes
-note before its own imports, which take seconds.
+preempted, and SIGINT from Ctrl-C: the first stops after the step, the second stops immediately. This file imports
+nothing heavy, because train.py notes signals before its other imports, which take seconds.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if has
 TRY_AGAIN = 75
 """Exit code of a run that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
 noted: list[signal.Signals] = []
-"""What has come, in order."""
+"""The signals that have come, in order."""
 _replaced: dict[signal.Signals, Any] = {}
-_TWICE = 1.0
-"""Seconds between two Ctrl-C that are meant as two: torchrun hands its own on to processes that have had theirs."""
-_since = 0.0
+_SECOND_PRESS = 1.0
+"""A SIGINT counts as a second Ctrl-C after this many seconds. Sooner it is the same Ctrl-C: the terminal sends it to
+all processes, and torchrun then forwards its own.
+"""
+_first_press = 0.0
 _process = 0
 
 
 def note(*signals: signal.Signals) -> None:
-    """From now on these are noted, and do nothing else."""
+    """From now on these signals are noted and have no other effect."""
     global _process
     _process = os.getpid()
     for each in signals:
@@ -39,7 +41,8 @@ def note(*signals: signal.Signals) -> None:
 
 @contextmanager
 def all_noted() -> Iterator[None]:
-    """While a run goes on; all is forgotten after it. Python allows no handlers outside of the main thread."""
+    """Note all signals while a run lasts. Afterwards the old handlers are restored and the noted signals forgotten."""
+    # Python allows signal handlers only in the main thread
     if current_thread() is main_thread():
         note(*WARNINGS, SIGTERM, SIGINT)
     try:
@@ -51,16 +54,18 @@ def all_noted() -> Iterator[None]:
 
 
 def _note(number: int, _: Any) -> None:
-    global _since
-    if number == SIGINT and SIGINT in noted and time.monotonic() - _since > _TWICE:
+    global _first_press
+    if number == SIGINT and SIGINT in noted and time.monotonic() - _first_press > _SECOND_PRESS:
         signal.signal(SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), SIGINT)
     if number == SIGINT and SIGINT not in noted:
-        _since = time.monotonic()
-        if os.getpid() == _process and os.environ.get("LOCAL_RANK", "0") == "0":  # not from the loaders' workers
+        _first_press = time.monotonic()
+        if (
+            os.getpid() == _process and os.environ.get("LOCAL_RANK", "0") == "0"
+        ):  # only once, and not from the workers of the loaders
             os.write(2, b"\nCtrl-C: stopping after this step; once more stops at once\n")
     noted.append(signal.Signals(number))
     if hasattr(signal, "SIGCHLD"):
-        # SLURM may signal the loaders' workers as well: the death of one must not end what is still to be saved
+        # SLURM may signal the workers of the loaders, too. If one dies, the run must still be able to save.
         _replaced.setdefault(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""The Lightning Trainer, from the few keys of conf/trainer."""
+"""The Lightning Trainer, built from the keys of conf/trainer."""
 
 from __future__ import annotations
 
@@ -46,15 +46,16 @@ def build_trainer(
     log_every_n_steps: int = 10,
     requeue: bool = True,
 ) -> L.Trainer:
-    """`max_steps` counts optimizer steps and, if not -1, replaces `max_epochs`: `run` makes the plan of them and of the
-    data's size. `accumulate` micro-batches make a step. docs/training.md explains every key.
+    """docs/training.md explains every key. `max_steps` counts optimizer steps and, if not -1, replaces `max_epochs`;
+    the `plan` follows from both and from the size of the data. One step accumulates `accumulate` micro-batches.
 
-    Our sampler deals the samples to the ranks, so Lightning must not replace it; gradients are clipped by the method.
-    Without a progress bar among the `callbacks` there is none: Lightning would add its own.
+    Our sampler distributes the samples over the ranks, so Lightning must not replace it. The method clips gradients. If
+    `callbacks` contains no progress bar, there is none: by default Lightning would add its own.
     """
     if log_every_n_steps < 1:
         raise ValueError(f"trainer.log_every_n_steps must be at least 1, got {log_every_n_steps}")
     resolved = resolve_precision(precision, accelerator)
+    # a type for the whole model, or None for precisions that Lightning handles itself
     whole = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(resolved)
     callbacks = [*callbacks, Requeue(timeout_minutes, enabled=requeue), NonFinite(skip_nonfinite)]
     return L.Trainer(
@@ -83,13 +84,13 @@ def build_trainer(
 
 
 def _environment() -> list[ClusterEnvironment]:
-    """In a SLURM job, who has started the ranks, for Lightning cannot tell a task from a shell in that job."""
+    """In a SLURM job we say who has started the ranks, because Lightning takes a shell in the job for a task."""
     return [ranks.environment() or LightningEnvironment()] if slurm.tasks() else []
 
 
 def _strategy(name: str, timeout: timedelta) -> Any:
     if name == "ddp":
-        # no buffer changes in a step, so none need travel; torch 2.15 has renamed the argument
+        # No buffer changes in a step, so the ranks need not exchange any. torch 2.15 has renamed the argument.
         names = ("forward_sync_buffers", "broadcast_buffers")
         buffers = next(name for name in names if name in signature(DistributedDataParallel).parameters)
         flags: dict[str, Any] = {"find_unused_parameters": False, "gradient_as_bucket_view": True, buffers: False}
@@ -98,8 +99,8 @@ def _strategy(name: str, timeout: timedelta) -> Any:
 
 
 class FullySharded(ModelParallelStrategy):
-    """FSDP2: parameters, gradients and the optimizer's state are spread over all ranks, by `Method.configure_model`. A
-    checkpoint is a directory into which every rank writes its part; any number of ranks can read it.
+    """FSDP2: `Method.configure_model` spreads parameters, gradients and the optimizer's state over all ranks. A
+    checkpoint is a directory into which every rank writes its part. Any number of ranks can read it.
     """
 
     def setup_environment(self) -> None:
@@ -108,8 +109,9 @@ class FullySharded(ModelParallelStrategy):
 
 
 class WholePrecision(Precision):
-    """The model in one type, weights and all. Lightning's own such plugins want to convert the loader's batches too,
-    but those are uint8 until they are on the device; the embedding brings clips to the type of its weights.
+    """The whole model, weights included, in one floating-point type. We do not use Lightning's own plugins for this:
+    they also convert batches, and ours are uint8 until they are on the device. The embedding converts clips to its own
+    type.
     """
 
     def __init__(self, precision: Any, dtype: torch.dtype) -> None:
@@ -120,7 +122,7 @@ class WholePrecision(Precision):
 
 
 def resolve_precision(precision: str, accelerator: str) -> Any:
-    """`auto`: bf16-mixed where the device is quicker in it (GPUs since Ampere, CPUs with AMX), else float32."""
+    """`auto` is bf16-mixed if that is faster on the device (GPUs since Ampere, CPUs with AMX), else float32."""
     if precision != "auto":
         return precision
     if accelerator != "cpu" and torch.cuda.is_available():
@@ -129,8 +131,9 @@ def resolve_precision(precision: str, accelerator: str) -> Any:
 
 
 def cpu_has_amx() -> bool:
-    """bf16 matrix units. Without them, bf16 instructions (avx512_bf16) made the demo's steps half as fast as float32 on
-    an Intel Xeon and no faster on an AMD EPYC. Linux on x86 tells in /proc/cpuinfo; elsewhere: no.
+    """Whether the CPU has bf16 matrix units (AMX). With bf16 instructions alone (avx512_bf16), the demo's steps were
+    half as fast as in float32 on an Intel Xeon, and no faster on an AMD EPYC. Linux on x86 lists AMX in /proc/cpuinfo;
+    on other systems the answer is no.
     """
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text()

@@ -1,4 +1,4 @@
-"""The one contract of every target: (clip, mask) -> what the decoder should say of each hidden token."""
+"""The contract of every target: (clip, mask) -> what the decoder should predict for each hidden token."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from tubelet.masking import Mask
 
 
 class Target(nn.Module):
-    """Built as `target(encoder, preprocess)`: a config leaves these two to the model (`_partial_: true`). A target asks
-    the encoder for its sizes, or copies it; the encoder itself must not become a part of it.
+    """Built as `target(encoder, preprocess)`. The model passes these two, so a config sets `_partial_: true`. A target
+    may read the encoder's sizes, or keep a copy of it. It must not keep the encoder itself as a submodule, because its
+    weights would then be in the model twice.
 
-    A target that can be seen also defines `to_pixels`: see `Visible`.
+    A target whose predictions can be drawn also defines `to_pixels`: see `Visible`.
     """
 
     dim: int
-    """P, the numbers to predict for each token."""
+    """P, the numbers to predict per token."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -26,19 +27,19 @@ class Target(nn.Module):
             raise TypeError(f"{cls.__qualname__} must define forward(): see tubelet.targets.base.Target")
 
     def forward(self, clip: Tensor, mask: Mask) -> Tensor:
-        """Normalised clip [B,C,T,H,W] -> the truth for `mask.hidden` [B,M,P], at least float32, without a gradient."""
+        """Normalised clip [B,C,T,H,W] -> the true values for `mask.hidden` [B,M,P], at least float32, no gradient."""
         raise NotImplementedError
 
     def loss(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """Both [B,M,P] -> scalar; the mean squared error unless a target has its own."""
+        """Both [B,M,P] -> scalar. The mean squared error, unless a target defines another loss."""
         return F.mse_loss(prediction.to(truth.dtype), truth)
 
     def baselines(self, truth: Tensor) -> dict[str, Tensor]:
-        """Name -> the loss of a simple prediction, logged beside the validation loss for comparison."""
+        """Name -> the loss of a simple prediction (a baseline). Logged with the validation loss, to compare."""
         return {}
 
     def after_step(self, encoder: nn.Module, step: int, total: int) -> None:
-        """Called after optimizer step `step` (from 1) of `total`: where a moving average of the encoder is updated."""
+        """Called after optimizer step `step` (from 1) of `total`. Here a target updates its moving average, if any."""
 
 
 @runtime_checkable
@@ -50,4 +51,4 @@ class Visible(Protocol):
 
     @property
     def caption(self) -> str:
-        """What a picture says of itself, "reconstructed" for example."""
+        """The text above the picture, "reconstructed" for example."""

@@ -1,4 +1,4 @@
-"""VideoMAE's target: the pixels of the hidden tubelets, normalised by each patch's mean and deviation, or as they are.
+"""VideoMAE's target: the pixels of the hidden tubelets, raw or normalised by the mean and deviation of each patch.
 
 Tong et al., https://arxiv.org/abs/2203.12602; normalising: He et al., https://arxiv.org/abs/2111.06377. Only the hidden
 tubelets are cut out; the original cuts all of them and drops most.
@@ -22,7 +22,7 @@ class Pixels(Target):
     """[B,M,P], ordered (p0 p1 p2 c): P = tubelet * patch * patch * C.
 
     Args:
-        normalise: each patch and channel to mean 0 and deviation 1 (unbiased, + 1e-6); else raw pixels in [0, 1].
+        normalise: scale each patch and channel to mean 0 and deviation 1 (unbiased, + 1e-6); else raw pixels in [0, 1].
     """
 
     def __init__(self, encoder: Encoder, preprocess: Preprocess, normalise: bool = True) -> None:
@@ -33,13 +33,14 @@ class Pixels(Target):
 
     @torch.no_grad()
     def forward(self, clip: Tensor, mask: Mask) -> Tensor:
-        """float32 [B,M,P]; float64 of a float64 clip."""
+        """float32 [B,M,P]; float64 if the clip is float64."""
         hidden = self.hidden_pixels(clip, mask)  # [B,M,p,C]
         return (self._normalised(hidden) if self.normalise else hidden).flatten(2)
 
     def hidden_pixels(self, clip: Tensor, mask: Mask) -> Tensor:
         """The hidden tubelets in [0, 1], [B,M,p,C], p = tubelet * patch * patch; float32, or float64 as the clip."""
         tubelets = take(cut(clip, self.grid), mask.hidden)  # [B,M,C,p0,p1,p2]
+        # at least float32, whatever the type of the clip: mean and deviation of a patch need it
         tubelets = tubelets.to(torch.promote_types(clip.dtype, torch.float32))
         return self.preprocess.denormalise(tubelets, channel_dim=2).flatten(3).transpose(2, 3)
 
@@ -48,14 +49,14 @@ class Pixels(Target):
         return (hidden - hidden.mean(2, keepdim=True)) / (hidden.std(2, keepdim=True) + EPS)
 
     def baselines(self, truth: Tensor) -> dict[str, Tensor]:
-        """`patch_mean_loss`: of a prediction that knows every hidden patch's true mean colour and nothing else. An
-        encoder that has learned anything about shape and motion gets below it.
+        """`patch_mean_loss`: the loss of predicting the true mean colour of every hidden patch, and nothing else. An
+        encoder that has learned anything about shape and motion reaches a lower loss.
         """
         pixels = truth.unflatten(2, (-1, self.channels))  # [B,M,p,C]
         return {"patch_mean_loss": torch.mean((pixels - pixels.mean(2, keepdim=True)) ** 2)}
 
     def to_pixels(self, prediction: Tensor, clip: Tensor, mask: Mask) -> Tensor:
-        """Normalised patches borrow the mean and deviation of the true ones."""
+        """Normalised predictions get the mean and deviation of the true patches, which the model does not predict."""
         if not self.normalise:
             return prediction
         truth = self.hidden_pixels(clip, mask)  # [B,M,p,C]

@@ -1,4 +1,4 @@
-"""What a user means by a model: a run directory, a checkpoint, a directory, a hub id, a file."""
+"""Finding the files of a model: from a run directory, a checkpoint, a directory, a hub id or a file of weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tubelet.weights.source import read_torch_file
 
 
 def find(path: str | Path) -> Found:
-    """Raises ValueError if there is nothing, or nothing that could hold a model."""
+    """The file or directory that `path` stands for, with the contents of a file. Raises ValueError if there is none."""
     path = Path(path)
     if path.is_dir() and not is_sharded(path):
         if (path / "config.json").is_file():
@@ -22,7 +22,7 @@ def find(path: str | Path) -> Found:
 
 
 def _of_run(directory: Path) -> Path:
-    """The checkpoint to use of a run directory: the best if it was kept, else the last."""
+    """The checkpoint of a run directory to load: best.ckpt if there is one, else last.ckpt, else previous.ckpt."""
     for name in ("best.ckpt", "last.ckpt", "previous.ckpt"):
         path = directory / "checkpoints" / name
         if path.exists():
@@ -31,20 +31,21 @@ def _of_run(directory: Path) -> Path:
 
 
 def _hub_id(path: Path) -> str:
-    """Raises ValueError if a path that does not exist cannot be meant as a hub id, `owner/name`."""
+    """`path` as a hub id. Raises ValueError if it cannot be one, because it does not look like `owner/name`."""
     if path.suffix in (".ckpt", ".pth", ".pt", ".bin", ".safetensors") or path.is_absolute() or len(path.parts) != 2:
         raise ValueError(f"{path} does not exist")
     return path.as_posix()
 
 
 def _download(name: str) -> Path:
-    """A hub id -> the local snapshot. Raises ValueError if it can be found neither on the hub nor in the cache."""
+    """A hub id -> its local snapshot. Raises ValueError if it is neither on the hub nor in the cache."""
     from huggingface_hub import snapshot_download
 
     try:
         found = Path(snapshot_download(name, allow_patterns=["*.json", "model*.safetensors"]))
+        # many repositories hold the same weights twice: the pickled ones are fetched only if there are no others
         if not list(found.glob("model*.safetensors")):
             found = Path(snapshot_download(name, allow_patterns=["*.json", "pytorch_model*.bin"]))
-    except Exception as error:  # the hub's client raises a dozen kinds, all of which mean this
+    except Exception as error:  # the hub's client raises a dozen types of errors with this meaning
         raise ValueError(f"{name} is no file or directory, and could not be fetched from the hub: {error}") from error
     return found

@@ -1,4 +1,8 @@
-"""One function for weights of any origin: find them, read what they hold, build that model, put the weights in."""
+"""Loading weights of any origin: find the file, read the description of the model, build the model, place the weights.
+
+A file may name only classes that models of tubelet consist of, and classes of packages that the caller lists in
+`trust`. So loading an unknown file runs no code that the user has not named: see tubelet.nodes and docs/models.md.
+"""
 
 from __future__ import annotations
 
@@ -21,51 +25,57 @@ from tubelet.weights.overrides import override
 from tubelet.weights.place import Report, place
 from tubelet.weights.source import Source
 
+# in this order: the first format that recognises a file reads it, and `Original` accepts every file
 FORMATS: tuple[Format, ...] = (HuggingFace(), Checkpoint(), Original())
 _TIMM = "timm:"
 Model = VideoModel | Encoder
 
 
 def load_model(path: str | Path, *, trust: Collection[str] = (), **overrides: Any) -> Any:
-    """A MaskedModel, VideoClassifier or encoder in eval mode, float32, on the CPU; or a model of a trusted package.
+    """A MaskedModel, VideoClassifier, encoder, or a model of a trusted package: in eval mode, float32, on the CPU.
 
     Args:
         path: a run directory or `.ckpt` of ours, a Hugging Face directory or hub id (`owner/name`), or a VideoMAE or
             VideoMAEv2 `.pth`.
-        trust: packages whose classes the file may name, besides tubelet: `["my_package"]`.
-        overrides: what the file does not say or should change: num_heads, decoder_num_heads, image_size, num_frames,
-            num_classes (a fresh head unless the file has that many classes), norm_pix_loss, drop_path, dtype.
+        trust: packages besides tubelet whose classes the file may name, for example `["my_package"]`.
+        overrides: settings that the file does not contain, or that should change: num_heads, decoder_num_heads,
+            image_size, num_frames, num_classes (with a new head, unless the file has that many classes),
+            norm_pix_loss, drop_path, dtype.
 
-    Raises ValueError, naming the file, if it is of no known kind, does not fit, names a class of a package that is not
-    trusted, or leaves open what must be said.
+    Raises ValueError, naming the file, if its format is unknown, if its weights do not fit, if it names a class of a
+    package that is not trusted, or if it lacks a setting that must then be passed.
     """
     source = read(path)
     node = override(source.node, source.name, trust, **overrides)
-    return _loaded(source, node, trust, new_task=_task(node) != _task(source.node)).to(overrides.get("dtype"))
+    return _build_and_load(source, node, trust, new_task=_task(node) != _task(source.node)).to(overrides.get("dtype"))
 
 
 def load_encoder(path: str | Path, *, trust: Collection[str] = (), **overrides: Any) -> Encoder:
-    """The encoder alone, with its `preprocess`, whatever it was trained with: nothing else of the model is built."""
+    """Only the encoder, with its `preprocess`. The other parts of the model are not built, so it does not matter which
+    task the encoder was trained with. Arguments and errors as in `load_model`.
+    """
     source = read(path)
     node = override(source.node, source.name, trust, **overrides)
     alone = {**node.get("encoder", node), "preprocess": node.get("preprocess")}
     if "encoder" in node:
         state = {key: value for key, value in source.state.items() if key.startswith("encoder.")}
         source = replace(source, state=state)
-    encoder: Encoder = _loaded(source, alone, trust, new_task=True)
+    encoder: Encoder = _build_and_load(source, alone, trust, new_task=True)
     return encoder.to(overrides.get("dtype"))
 
 
-def _loaded(source: Source, node: Node, trust: Collection[str], new_task: bool) -> Any:
-    model = _built(node, source.name, trust)
-    report = _fill(model, source, new_task, trust)
+def _build_and_load(source: Source, node: Node, trust: Collection[str], new_task: bool) -> Any:
+    model = _build_model(node, source.name, trust)
+    report = _place_weights(model, source, new_task, trust)
     if report.dropped or report.fresh:
         print(f"{source.name}: {report}")
     return model.eval()
 
 
-def _built(node: Node, name: str, trust: Collection[str]) -> Any:
-    """Models own their preprocessing; a bare encoder just carries it along."""
+def _build_model(node: Node, name: str, trust: Collection[str]) -> Any:
+    """The model of a node, without weights. A VideoModel takes `preprocess` as an argument. A bare encoder does not, so
+    it gets it as an attribute.
+    """
     target = trusted_target(node, trust)
     if not (isinstance(target, type) and issubclass(target, VideoModel | Encoder)):
         raise ValueError(f"{name} describes a {node['_target_']}, which is neither an encoder nor a VideoModel")
@@ -81,16 +91,17 @@ def _built(node: Node, name: str, trust: Collection[str]) -> Any:
 def start_from(
     model: Model, path: str | Path, new_task: bool = True, *, node: Node | None = None, trust: Collection[str] = ()
 ) -> Report:
-    """Initialise a model of the caller's from weights of any origin, and print what was taken, dropped and fresh.
+    """Initialise the caller's model from weights of any origin. Prints which weights were taken from the file, which
+    were dropped, and which parts of the model start fresh, from random values.
 
-    `timm:NAME` inflates an image ViT of timm. Without `new_task` nothing may be dropped or fresh. `node` describes the
-    model: with it, settings that the tensors do not show are compared. Raises ValueError if the weights do not fit, or
-    if such a setting differs.
+    `timm:NAME` inflates an image ViT of timm. With `new_task=False` nothing may be dropped or fresh. `node` is the
+    description of the model; if given, settings that do not show in the tensors are compared. Raises ValueError if the
+    weights do not fit, or if such a setting differs.
     """
     if str(path).startswith(_TIMM):
         import timm
 
-        from tubelet.weights.timm_vit import inflate
+        from tubelet.weights.timm_vit import inflate  # imported here, because other weights do not need timm
 
         encoder = model if isinstance(model, Encoder) else model.encoder
         report = inflate(encoder, timm.create_model(str(path).removeprefix(_TIMM), pretrained=True))
@@ -98,8 +109,8 @@ def start_from(
         return report
     source = read(path)
     if node is not None:
-        _compare(model, node, source, trust)
-    report = _fill(model, source, new_task, trust)
+        _check_settings(model, node, source, trust)
+    report = _place_weights(model, source, new_task, trust)
     print(f"{source.name}: {report}")
     return report
 
@@ -107,8 +118,8 @@ def start_from(
 def load_masking(
     path: str | Path, name: str | None = None, ratio: float | None = None, *, trust: Collection[str] = ()
 ) -> MaskGenerator:
-    """The masking a run was trained with; `name` (of tubelet.masking, or a Python path) and `ratio` replace its own.
-    For weights that do not say: tubes, 0.9. Raises ValueError for a name that does not exist.
+    """The masking that a run was trained with. `name` (of tubelet.masking, or a Python path) and `ratio` replace its
+    settings. If the file names no masking: tube with ratio 0.9. Raises ValueError for a name that does not exist.
     """
     node: Node = read(path).masking or {"_target_": "tubelet.masking.tube", "_partial_": True, "ratio": 0.9}
     if name is not None:
@@ -123,20 +134,20 @@ def load_masking(
 
 
 def read(path: str | Path) -> Source:
-    """What a file or directory holds. Raises ValueError if there is none, or it is of no known kind."""
+    """The contents of a file or directory. Raises ValueError if there is none, or if its format is unknown."""
     found = find(path)
     return next(format for format in FORMATS if format.reads(found)).read(found)
 
 
-def _fill(model: Model, source: Source, new_task: bool, trust: Collection[str]) -> Report:
+def _place_weights(model: Model, source: Source, new_task: bool, trust: Collection[str]) -> Report:
     state, new = source.state, model.grid
-    if isinstance(model, Encoder):  # alone, it has no prefix before its names
+    if isinstance(model, Encoder):  # the names of a bare encoder have no prefix
         state = {key.removeprefix("encoder."): value for key, value in state.items()}
     return place(model, state, _native_grid(source, new, trust), new, source.name, new_task)
 
 
 def _native_grid(source: Source, new: ClipGrid, trust: Collection[str]) -> ClipGrid:
-    """The clip size the weights were trained with; where a file does not tell, that of the model."""
+    """The clip size that the weights were trained with; if the file does not contain it, the clip size of the model."""
     known = arguments(source.encoder, trust)
     size, frames = known.get("image_size"), known.get("num_frames")
     height, width = (new.height, new.width) if size is None else sides(size)
@@ -147,18 +158,18 @@ def _task(node: Node) -> tuple[str, Any]:
     return node["_target_"], node.get("num_classes")
 
 
-_RESULTS = ("num_heads", "act")
-_PIXELS = ("mean", "std", "scale", "offset")
+_BLOCK_SETTINGS = ("num_heads", "act")
+_PIXEL_SETTINGS = ("mean", "std", "scale", "offset")
 
 
-def _compare(model: Model, node: Node, source: Source, trust: Collection[str]) -> None:
-    """Settings that the tensors do not show, but without which the same weights compute something else.
+def _check_settings(model: Model, node: Node, source: Source, trust: Collection[str]) -> None:
+    """Compare settings that do not show in the tensors, but with which the same weights compute something else.
 
-    Raises ValueError naming the first that differs.
+    Raises ValueError naming the first setting that differs.
     """
     mine = {"encoder": node.get("encoder", node), "preprocess": node.get("preprocess")}
     theirs = {"encoder": source.encoder, "preprocess": source.node.get("preprocess")}
-    if node.get("_target_") == source.node.get("_target_"):  # the same task keeps its decoder
+    if node.get("_target_") == source.node.get("_target_"):  # the same task: its decoder is loaded, too
         mine["decoder"], theirs["decoder"] = node.get("decoder"), source.node.get("decoder")
     for part in mine:
         old, new = theirs[part], mine[part]
@@ -166,8 +177,10 @@ def _compare(model: Model, node: Node, source: Source, trust: Collection[str]) -
             continue
         known, ours = arguments(old, trust), arguments(new, trust)
         built = getattr(model, part, None)
-        for name in _PIXELS if part == "preprocess" else _RESULTS:
-            after = getattr(built, name, None) if ours.get(name) is None else ours[name]  # None: the model has chosen
+        for name in _PIXEL_SETTINGS if part == "preprocess" else _BLOCK_SETTINGS:
+            after = (
+                getattr(built, name, None) if ours.get(name) is None else ours[name]
+            )  # None in the config: the model has derived the value
             before, after = (list(v) if isinstance(v, list | tuple) else v for v in (known.get(name), after))
             if None not in (before, after) and before != after:
                 raise ValueError(

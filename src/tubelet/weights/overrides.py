@@ -1,4 +1,4 @@
-"""What a caller may say of a model that a file leaves open, or change."""
+"""Overrides: settings of a loaded model that the caller passes, because the file lacks them or to change them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NAMES = (*_ENCODER, *_PARTS, "num_classes", "dtype")
 
 
 def override(node: Node, name: str, trust: Collection[str] = (), **overrides: Any) -> Node:
-    """A new node with the overrides applied. `num_classes` makes a classifier of anything. Raises ValueError if one
-    does not exist or does not concern this model, or if the file leaves open what a caller must say."""
+    """A new node with the overrides applied. With `num_classes` any model becomes a classifier. Raises ValueError if an
+    override does not exist or does not apply to this model, or if a setting is still missing."""
     node = copy.deepcopy(node)
     for key, value in overrides.items():
         if key not in NAMES:
@@ -28,23 +28,23 @@ def override(node: Node, name: str, trust: Collection[str] = (), **overrides: An
         if owner is None or argument not in parameters_of(trusted_target(owner, trust)):
             raise ValueError(f"{name} holds no {part} with a setting '{argument}', so '{key}' has no meaning")
         if part == "encoder":
-            _follow_size(node, key, value)
+            _scale_short_side(node, key, value)
         owner[argument] = value
     if (classes := overrides.get("num_classes")) is not None:
         node = _classifier(node, classes)
-    return _complete(node, name)
+    return _require_known(node, name)
 
 
-def _follow_size(node: Node, key: str, value: Any) -> None:
-    """Evaluation resizes in proportion: 256 to crop 224 becomes 366 to crop 320."""
+def _scale_short_side(node: Node, key: str, value: Any) -> None:
+    """Scale the short side of evaluation with the crop: short side 256 for crop 224 becomes 366 for crop 320."""
     preprocess, old = node.get("preprocess") or {}, node.get("encoder", node).get("image_size")
     if key == "image_size" and preprocess.get("short_side") and isinstance(old, int) and isinstance(value, int):
         preprocess["short_side"] = round(preprocess["short_side"] * value / old)
 
 
 def _classifier(node: Node, num_classes: int) -> Node:
-    """A classifier with that many classes; a fresh head unless it has that many already. Without a class token it pools
-    by the mean and normalises after it, as VideoMAE does.
+    """A classifier with that many classes. Its head is new, unless the file is a classifier with the same number.
+    Without a class token it pools by the mean and normalises after the pool, as VideoMAE does.
     """
     if node["_target_"] == path_of(VideoClassifier):
         same = node["num_classes"] == num_classes
@@ -60,14 +60,19 @@ def _classifier(node: Node, num_classes: int) -> Node:
     return {**new, "preprocess": node["preprocess"]} if node.get("preprocess") else new
 
 
-def _complete(node: Node, name: str) -> Node:
-    """Nothing that changes numbers may stay unsaid."""
+def _require_known(node: Node, name: str) -> Node:
+    """Raises ValueError if a setting that changes results is unknown. Other unknown settings are removed, so that the
+    defaults apply.
+    """
     encoder, decoder = node.get("encoder", node), node.get("decoder") or {}
     if encoder.get("num_heads", 0) is None:
-        raise ValueError(f"{name} does not tell its attention heads: pass num_heads= (width {encoder['dim']})")
+        raise ValueError(
+            f"{name} does not contain its number of attention heads: pass num_heads= (width {encoder['dim']})"
+        )
     if decoder.get("dim") and decoder.get("num_heads", 0) is None:
         raise ValueError(
-            f"{name} does not tell its decoder's attention heads: pass decoder_num_heads= (width {decoder['dim']})"
+            f"{name} does not contain its decoder's number of attention heads: "
+            f"pass decoder_num_heads= (width {decoder['dim']})"
         )
     for part in (node, encoder, decoder):
         for key in [key for key, value in part.items() if value is None]:

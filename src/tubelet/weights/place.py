@@ -1,7 +1,8 @@
-"""Putting weights into a model with every name accounted for.
+"""Placing weights in a model, with a check of every name.
 
-A name that is missing or left over is an error that lists it. The exception is a change of task, which says what it may
-drop and start fresh. Position tables follow the model to another clip size.
+A missing or an unexpected name is an error that lists it. The exception is a change of task: then the parts of the old
+task are dropped, and the parts of the new one start fresh (from random values). Position tables are resized if the
+model has another clip size.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _POSITIONS = re.compile(r"(?:^|\.)(time_)?positions$")
 
 @dataclass(frozen=True)
 class Report:
-    """Names of the weights that were taken from a file, dropped from it, and left as the model began them."""
+    """Names of the weights that were taken from a file, dropped from it, or left fresh, as initialised."""
 
     taken: tuple[str, ...]
     dropped: tuple[str, ...]
@@ -39,10 +40,10 @@ class Report:
 def place(
     model: VideoModel | Encoder, state: State, old: ClipGrid, new: ClipGrid, name: str, new_task: bool = False
 ) -> Report:
-    """Copy `state` into `model`, position tables resized from the clip size `old` to `new`.
+    """Copy `state` into `model`. Position tables are resized from the clip size `old` to `new`.
 
-    With `new_task` the model's `task_parts` may start fresh, and whatever is not the encoder's may be dropped. Raises
-    ValueError with the file and every key if anything else is missing, unexpected or of another shape.
+    With `new_task` the model's `task_parts` may start fresh, and all weights outside the encoder may be dropped. Raises
+    ValueError with the file and every key if any other weight is missing, unexpected or of another shape.
     """
     wanted = model.state_dict()
     fixed = {key for key, _ in model.named_buffers()}
@@ -56,24 +57,24 @@ def place(
     for key in [key for key in state if key in wanted and _POSITIONS.search(key)]:
         state[key] = _fit_positions(key, state[key], wanted[key], old, new, key in fixed)
 
-    def other(key: str) -> bool:
+    def misfits(key: str) -> bool:
         return key not in wanted or wanted[key].shape != state[key].shape
 
-    def of_task(key: str) -> bool:
+    def belongs_to_task(key: str) -> bool:
         return new_task and any(key == part or key.startswith(f"{part}.") for part in model.task_parts)
 
-    def of_another_task(key: str) -> bool:
+    def belongs_to_other_task(key: str) -> bool:
         return new_task and isinstance(model, VideoModel) and not key.startswith("encoder.")
 
-    dropped = sorted(key for key in state if other(key) and (of_task(key) or of_another_task(key)))
+    dropped = sorted(key for key in state if misfits(key) and (belongs_to_task(key) or belongs_to_other_task(key)))
     kept = {key: value for key, value in state.items() if key not in dropped}
-    fresh = sorted(key for key in wanted if key not in kept and of_task(key))
+    fresh = sorted(key for key in wanted if key not in kept and belongs_to_task(key))
     problems = [f"unexpected key {key}" for key in sorted(kept.keys() - wanted.keys())]
     problems += [f"missing key {key}" for key in sorted(wanted.keys() - kept.keys() - set(fresh))]
     problems += [
         f"{key} is {list(kept[key].shape)}, the model needs {list(wanted[key].shape)}"
         for key in sorted(kept.keys() & wanted.keys())
-        if other(key)
+        if misfits(key)
     ]
     if problems:
         raise ValueError(f"the weights of {name} do not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
@@ -82,19 +83,20 @@ def place(
 
 
 def _fit_positions(key: str, table: Tensor, wanted: Tensor, old: ClipGrid, new: ClipGrid, fixed: bool) -> Tensor:
-    """[1,prefix+n,D] of `old` -> that of `new`; class tokens have a row of their own, in front."""
+    """The table [1,prefix+n,D] for clip size `old` -> the table for `new`. Class tokens have the first rows."""
     if key.endswith("time_positions"):
         sizes = (old.t, 1, 1), (new.t, 1, 1)
     elif 0 <= wanted.shape[1] - new.N <= 1:
         sizes = (old.t, old.h, old.w), (new.t, new.h, new.w)
-    else:  # one row a patch of a frame
+    else:  # one row per patch of a frame
         sizes = (1, old.h, old.w), (1, new.h, new.w)
     rows = math.prod(sizes[0])
     prefix = table.shape[1] - rows
-    if sizes[0] == sizes[1] or prefix not in (0, 1):  # a table that fits as it is, or not at all
+    if sizes[0] == sizes[1] or prefix not in (0, 1):  # it fits already, or it cannot fit and `place` reports it
         return table
     if fixed and torch.equal(table, sincos(rows, table.shape[-1])):
-        # more time steps only lengthen a sine-cosine table; another frame size would shift every later token: stretch
+        # More time steps only lengthen a sine-cosine table over flattened tokens. Another frame size would shift all
+        # later tokens, so the table is stretched in space.
         table = sincos(new.t * old.h * old.w, table.shape[-1])
         sizes = (new.t, old.h, old.w), sizes[1]
     resized = resize_table(table[:, prefix:].float(), *sizes).to(table.dtype)

@@ -1,4 +1,4 @@
-"""Writing a model for the rest of the world."""
+"""Writing a model in the format of Hugging Face."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FORMAT: Writer = HuggingFace()
 def save_pretrained(model: nn.Module, directory: str | Path) -> None:
     """Write a Hugging Face directory: config.json, model.safetensors, preprocessor_config.json.
 
-    transformers' `from_pretrained` loads it and computes the same. Raises ValueError, before anything is written,
-    naming what that format cannot hold.
+    transformers' `from_pretrained` loads it and computes the same. If the format cannot hold a part of the model, it
+    raises ValueError naming that part, before anything is written.
     """
     files = FORMAT.write(model)
     directory = Path(directory)

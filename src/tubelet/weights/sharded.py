@@ -1,7 +1,7 @@
-"""Checkpoints of trainer.strategy=fsdp: a directory with a part from every rank, put together when it is read.
+"""Checkpoints of trainer.strategy=fsdp: a directory with a part from every rank. Reading it joins the parts.
 
-PyTorch lists what is in the parts in a pickled file, which could run code of whoever wrote it when it is loaded: ours
-reads nothing but names, sizes and types from it, and so checks it.
+PyTorch lists the tensors of all parts in a pickled file. Loading a pickle can run code of its author. We need only
+names, sizes and types from it, so our unpickler refuses everything else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from torch.distributed import checkpoint as dcp
 
 from tubelet.weights.source import State, read_torch_file
 
-_LIST, _REST = ".metadata", "meta.pt"  # of PyTorch, and of Lightning: all that is not sharded
+_TENSOR_LIST, _OTHER_STATE = (
+    ".metadata",
+    "meta.pt",
+)  # PyTorch's list of tensors; Lightning's file of all that is not sharded
 _KNOWN = {
     "torch.distributed.checkpoint.metadata": {
         "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
@@ -29,12 +32,12 @@ _KNOWN = {
 
 
 def is_sharded(path: Path) -> bool:
-    return (path / _LIST).is_file() and (path / _REST).is_file()
+    return (path / _TENSOR_LIST).is_file() and (path / _OTHER_STATE).is_file()
 
 
 def read_sharded(path: Path) -> dict[str, Any]:
-    """What a checkpoint of one file would hold, without the optimizer's state: on the CPU, and whole."""
-    with (path / _LIST).open("rb") as file:
+    """The same contents as a checkpoint of one file, without the optimizer's state: whole tensors on the CPU."""
+    with (path / _TENSOR_LIST).open("rb") as file:
         entries = _Unpickler(file).load().state_dict_metadata
     prefix = "state_dict."
     weights: State = {
@@ -43,11 +46,11 @@ def read_sharded(path: Path) -> dict[str, Any]:
         if name.startswith(prefix)
     }
     dcp.load({"state_dict": weights}, checkpoint_id=path, no_dist=True)
-    return {**read_torch_file(path / _REST), "state_dict": weights}
+    return {**read_torch_file(path / _OTHER_STATE), "state_dict": weights}
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name not in _KNOWN.get(module, ()):
-            raise ValueError(f"{module}.{name} has no business in the list of a sharded checkpoint: refused")
+            raise ValueError(f"{module}.{name} does not belong in the list of a sharded checkpoint: refused")
         return super().find_class(module, name)

@@ -1,4 +1,4 @@
-"""What every kind of file turns into: a model described as plain data, and its weights under our names."""
+"""The common form of all files of weights: a model described as plain data, and its weights under our names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Source:
-    """name: the file or directory, for messages. node: describes the model; an argument that the file does not tell and
-    that has no safe default is None. state: weights by our names, those of the encoder under `encoder.`. masking:
-    the node of the masking they were trained with, where it is known.
+    """name: the file or directory, for messages.
+    node: the description of the model; an argument is None if the file lacks it and there is no safe default.
+    state: the weights under our names, those of the encoder under `encoder.`.
+    masking: the node of the masking that the weights were trained with, if it is known.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Source:
 
 
 def read_torch_file(path: Path) -> Any:
-    """The contents of a `torch.save` file, on the CPU. Nothing but tensors and plain data is ever unpickled."""
+    """The contents of a `torch.save` file, on the CPU. Raises ValueError for more than tensors and plain data."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -45,7 +46,7 @@ def read_torch_file(path: Path) -> Any:
 
 
 def clean_keys(state: State) -> State:
-    """Without what training wrappers put before every name: `module.`, `backbone.`, `_orig_mod.`."""
+    """The weights with names without the prefixes of training wrappers: `module.`, `backbone.`, `_orig_mod.`."""
     clean: State = {}
     for key, value in state.items():
         short = key.replace("_orig_mod.", "")

@@ -1,8 +1,8 @@
-"""Starting a video encoder from an image ViT of timm, its patch embedding inflated over the frames of a tubelet.
+"""Starting a video encoder from an image ViT of timm. Its patch embedding is inflated over the frames of a tubelet.
 
-Carreira and Zisserman, https://arxiv.org/abs/1705.07750: the weight is repeated and divided by the number of frames, so
-that a clip of one image repeated embeds as the image does. Temporal attention of TimeSformer starts, as in its original
-code, as a copy of the spatial one whose projection is zero.
+Carreira and Zisserman, https://arxiv.org/abs/1705.07750: the weight is repeated per frame and divided by the number of
+frames. So a clip that repeats one image has the same embedding as the image. The temporal attention of TimeSformer
+starts as a copy of the spatial one, with a projection of zeros, as in its original code.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def inflate(encoder: Encoder, vit: nn.Module) -> Report:
     """
     image: Any = vit
     blocks: Any = encoder.blocks[: encoder.depth] if isinstance(encoder, FactorisedViViT) else encoder.blocks
-    _compare("width", image.embed_dim, encoder.dim)
-    _compare("depth", len(image.blocks), len(blocks))
-    _compare("num_heads", image.blocks[0].attn.num_heads, blocks[0].attn.num_heads)
-    _compare("patch_size", tuple(image.patch_embed.patch_size), (encoder.grid.patch,) * 2)
+    _require_equal("width", image.embed_dim, encoder.dim)
+    _require_equal("depth", len(image.blocks), len(blocks))
+    _require_equal("num_heads", image.blocks[0].attn.num_heads, blocks[0].attn.num_heads)
+    _require_equal("patch_size", tuple(image.patch_embed.patch_size), (encoder.grid.patch,) * 2)
     state, wanted = dict(image.state_dict()), encoder.state_dict()
     new = _patch_embedding(state, encoder) | _positions(state, encoder, wanted) | _biases(state, wanted)
     new |= {key: state.pop(key) for key in list(state) if key in wanted}
@@ -55,13 +55,13 @@ def inflate(encoder: Encoder, vit: nn.Module) -> Report:
 
 def _patch_embedding(state: State, encoder: Encoder) -> State:
     weight, frames = state.pop("patch_embed.proj.weight"), encoder.grid.tubelet
-    _compare("in_channels", weight.shape[1], encoder.in_channels)
+    _require_equal("in_channels", weight.shape[1], encoder.in_channels)
     weight = weight[:, :, None].repeat(1, 1, frames, 1, 1) / frames  # [D,C,p,p] -> [D,C,p0,p1,p2]
     return {"patch_embed.proj.weight": weight}
 
 
 def _positions(state: State, encoder: Encoder, wanted: State) -> State:
-    """Learned places in space, the same at every time; encoders with a fixed table keep it."""
+    """The learned position table, resized in space and repeated over time. Encoders with a fixed table keep theirs."""
     if not isinstance(getattr(encoder, "positions", None), nn.Parameter):
         return {}
     table, grid, prefix = state.pop("pos_embed"), encoder.grid, encoder.num_prefix_tokens
@@ -72,7 +72,9 @@ def _positions(state: State, encoder: Encoder, wanted: State) -> State:
 
 
 def _biases(state: State, wanted: State) -> State:
-    """A bias on the keys adds the same to every score of a query, which the softmax does not see: it can go."""
+    """Split the bias of queries, keys and values, and drop that of the keys: it adds the same to all scores of a query,
+    so the softmax does not change.
+    """
     new: dict[str, Tensor] = {}
     for key in [key for key in state if key.endswith("attn.qkv.bias") and key not in wanted]:
         if (name := key.replace("qkv.bias", "q_bias")) in wanted:
@@ -81,13 +83,13 @@ def _biases(state: State, wanted: State) -> State:
 
 
 def _temporal_blocks(encoder: Encoder) -> set[str]:
-    """Names of the factorised encoder's temporal blocks, of which an image model has none."""
+    """Names of the weights in the temporal blocks of the factorised encoder, which an image model does not have."""
     if not isinstance(encoder, FactorisedViViT):
         return set()
     numbers = {str(i) for i in range(encoder.depth, len(encoder.blocks))}
     return {key for key in encoder.state_dict() if key.startswith("blocks.") and key.split(".")[1] in numbers}
 
 
-def _compare(name: str, theirs: Any, ours: Any) -> None:
+def _require_equal(name: str, theirs: Any, ours: Any) -> None:
     if theirs != ours:
         raise ValueError(f"the image model has {name} {theirs}, the video encoder {ours}")

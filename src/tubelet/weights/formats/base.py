@@ -1,4 +1,4 @@
-"""The protocol of a file format: whether it reads something that was found, what it reads, and what it can write."""
+"""The protocol of a file format: whether it can read a file, how it reads it, and how it writes a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Files:
-    """What a model becomes in a directory: weights, config and how pixels are prepared."""
+    """The contents of the files of a model: weights, config.json, and preprocessor_config.json."""
 
     state: State
     config: Node
@@ -34,17 +34,17 @@ class Files:
 
 
 class Format(Protocol):
-    """One file of this folder each."""
+    """A format that can be read. Each format is one file of this folder."""
 
     def reads(self, found: Found) -> bool:
-        """Whether it is of this format; nothing is judged yet."""
+        """Whether the file has this format. Its contents are not checked yet."""
 
     def read(self, found: Found) -> Source:
-        """Raises ValueError, naming the file, for what this format does not allow."""
+        """Read the file. Raises ValueError, naming the file, if its contents are not valid in this format."""
 
 
 class Writer(Format, Protocol):
-    """A format that models can be written in."""
+    """A format that can be written, too."""
 
     def write(self, model: nn.Module) -> Files:
-        """Raises ValueError naming what the format cannot hold."""
+        """The contents of all files of the model. Raises ValueError naming what the format cannot hold."""

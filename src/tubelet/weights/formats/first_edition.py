@@ -25,7 +25,7 @@ _KEYS = {"encoder_to_decoder.weight": "decoder.project.weight", "mask_token": "d
 
 
 def upgraded(source: Source) -> Source:
-    """The same model as this edition describes it; any other source as it is."""
+    """The same model in the form of this version of tubelet. Any other source is returned unchanged."""
     if source.node.get("_target_") != _TARGET:
         return source
     old = source.node

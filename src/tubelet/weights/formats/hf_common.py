@@ -1,4 +1,4 @@
-"""What the Hugging Face configs of the three systems have in common."""
+"""The common parts of the Hugging Face configs of the three systems."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tubelet.nodes import Node
 
 
 def settings(config: Node, **defaults: Any) -> Node:
-    """The arguments that all our encoders share. `defaults` are those of the config class where families differ."""
+    """The arguments that all our encoders share. `defaults`: config defaults that differ per family."""
     dim = config.get("hidden_size", 768)
     return {
         "image_size": config.get("image_size", 224),
@@ -26,7 +26,7 @@ def settings(config: Node, **defaults: Any) -> Node:
 
 
 def describe_blocks(encoder: Any) -> Node:
-    """`settings` the other way, read off the modules."""
+    """The inverse of `settings`: the config of an encoder, read from its modules."""
     block, grid = encoder.blocks[0], encoder.grid
     return {
         "image_size": grid.height if grid.height == grid.width else [grid.height, grid.width],
@@ -44,7 +44,7 @@ def describe_blocks(encoder: Any) -> Node:
 
 
 def block_settings(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
-    """Settings that two blocks of one format must share, by name."""
+    """Settings that two blocks must share in this format: name -> (value in a, value in b)."""
     return {
         "act": (a.mlp.act, b.mlp.act),
         "eps": (a.norm1.eps, b.norm1.eps),
@@ -55,7 +55,7 @@ def block_settings(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def one_size(size: Any, name: str) -> int:
-    """One number out of a size that may be given per axis; tubelets here have square faces."""
+    """One number from a size that may be given per axis. Only square patches are supported."""
     if isinstance(size, int):
         return size
     if len(set(size)) != 1:
@@ -64,5 +64,6 @@ def one_size(size: Any, name: str) -> int:
 
 
 def refuse(condition: bool, what: str) -> None:
+    """Raises ValueError if `condition` is True: the format cannot hold `what`."""
     if condition:
         raise ValueError(f"the Hugging Face format cannot hold {what}")

@@ -1,4 +1,4 @@
-"""What differs between the systems in Hugging Face's format: names, configs and defaults. One subclass each."""
+"""The differences between the three systems in Hugging Face's format: names, configs, defaults. One subclass each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from tubelet.weights.source import State
 
 class Family:
     """model_type     as in config.json
-    encoder        the class that describes it here
-    classes        model class here -> class of transformers; `bare` for an encoder alone
+    encoder        our encoder class
+    classes        our model class -> class of transformers
+    bare           class of transformers for an encoder alone
     prefix         of the names of the encoder's weights
-    rows           our names beside theirs
-    spellings      (regular expression, replacement) pairs: files that spell the same name in another way
-    preprocess     what the published weights expect, where there is no preprocessor_config.json
-    processor      class of transformers that prepares pixels; `takes_offset`: whether it can take 1 off after scaling
+    rows           pairs of our names and theirs
+    spellings      (regular expression, replacement) pairs, for files that spell the same name in another way
+    preprocess     preprocessing of the published weights, used if there is no preprocessor_config.json
+    processor      class of transformers that prepares pixels
+    takes_offset   whether that class can subtract 1 after scaling
     """
 
     model_type: str
@@ -38,7 +40,7 @@ class Family:
         raise NotImplementedError
 
     def head_node(self, config: Node) -> Node:
-        """How a classifier of this family pools."""
+        """The arguments of VideoClassifier that say how a classifier of this family pools."""
         return {"pool": "cls", "fc_norm": False}
 
     def pretraining_node(self, config: Node, encoder: Node) -> Node:
@@ -48,12 +50,13 @@ class Family:
         return encoder
 
     def describe(self, model: nn.Module) -> Node:
-        """The config of a model of ours. Raises ValueError naming what this format cannot hold."""
+        """The config of one of our models. Raises ValueError naming what this format cannot hold."""
         raise NotImplementedError
 
     def weights_in(self, state: State) -> State:
-        """Their tensors -> ours, where shapes differ; by their names."""
+        """Convert their tensors to our shapes, where they differ. The names are still theirs."""
         return state
 
     def weights_out(self, state: State) -> State:
+        """The inverse of `weights_in`."""
         return state

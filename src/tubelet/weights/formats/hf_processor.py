@@ -1,4 +1,4 @@
-"""preprocessor_config.json, both ways: what a Hugging Face directory says of pixels."""
+"""Reading and writing preprocessor_config.json: how a Hugging Face directory describes the preparation of pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tubelet.weights.formats.hf_family import Family
 
 NAME = "preprocessor_config.json"
 FRAMES = {"frame_sampling": "sampling", "frame_stride": "stride", "frames_per_second": "fps", "frame_pad": "pad"}
-"""Our additions to the file, which transformers keeps but does not use: its processors are given chosen frames."""
+"""Our additions to the file. transformers keeps them but does not use them: its processors get chosen frames."""
 _NAMES = (NAME, "video_preprocessor_config.json")
 
 
 def read(directory: Path, family: Family, encoder: Node) -> Node:
-    """A node of Preprocess. Where there is no file, what the family's published weights expect.
+    """A node of Preprocess. Without a file, the preprocessing of the family's published weights.
 
-    Raises ValueError, naming the file, if it asks for what this project does not do.
+    Raises ValueError, naming the file, if it asks for something that this project does not support.
     """
     path = next((directory / name for name in _NAMES if (directory / name).is_file()), None)
     if path is None:
@@ -30,7 +30,7 @@ def read(directory: Path, family: Family, encoder: Node) -> Node:
 
 
 def describe(model: Any, family: Family) -> Node:
-    """The file for a model of ours; the family's defaults for an encoder that does not know what it expects."""
+    """The file for one of our models. An encoder without `preprocess` gets that of the family's published weights."""
     grid, channels = model.grid, encoder_of(model).in_channels
     encoder = {"image_size": min(grid.height, grid.width), "in_channels": channels}
     preprocess: Preprocess = getattr(model, "preprocess", None) or build(_node(family.preprocess, family, encoder, ""))

@@ -1,4 +1,4 @@
-"""TimeSformer as Hugging Face keeps it, model_type `timesformer`: classifiers and the bare model."""
+"""TimeSformer in Hugging Face's format, model_type `timesformer`: classifiers and the bare model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROWS: list[Row] = [
     *((f"{ours}.{kind}", f"{theirs}.{kind}") for ours, theirs in _PAIRS for kind in ("weight", "bias")),
 ]
 _PATCH_WEIGHT = "timesformer.embeddings.patch_embeddings.projection.weight"
-"""A 2-D convolution [D,C,p,p] there, one frame deep [D,C,1,p,p] here."""
+"""It is a 2-D convolution [D,C,p,p] in their format, and a 3-D one of one frame [D,C,1,p,p] here."""
 
 
 class HFTimeSformer(Family):
@@ -48,7 +48,7 @@ class HFTimeSformer(Family):
     bare = "TimesformerModel"
     prefix = "timesformer."
     rows = ROWS
-    # of the published weights; the processor class of transformers has other defaults
+    # those of the published weights; the defaults of transformers' processor class are different
     preprocess = {
         "image_mean": [0.45, 0.45, 0.45],
         "image_std": [0.225, 0.225, 0.225],

@@ -1,6 +1,7 @@
-"""VideoMAE as Hugging Face keeps it, model_type `videomae`.
+"""VideoMAE in Hugging Face's format, model_type `videomae`.
 
-Its decoder repeats the encoder's block settings, and the eps of `decoder.norm` and `fc_norm` is always 1e-5.
+There the decoder always has the block settings of the encoder, and the eps of `decoder.norm` and `fc_norm` is always
+1e-5.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class HFVideoMAE(Family):
     bare = "VideoMAEModel"
     prefix = "videomae."
     rows = ROWS
-    # transformers 5 calls in memory what every file calls `q_bias` and `v_bias`; some versions wrote their own names
+    # Files have `q_bias` and `v_bias`. transformers 5 has other names in memory, which some versions wrote to files.
     spellings = [
         (r"attention\.query\.bias$", "attention.q_bias"),
         (r"attention\.value\.bias$", "attention.v_bias"),

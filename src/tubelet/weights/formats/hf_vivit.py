@@ -1,4 +1,4 @@
-"""ViViT as Hugging Face keeps it, model_type `vivit`: model 1 of the paper, classifiers and the bare model."""
+"""ViViT in Hugging Face's format, model_type `vivit`: model 1 of the paper, as a classifier or a bare model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HFViViT(Family):
     bare = "VivitModel"
     prefix = "vivit."
     rows = ROWS
-    # transformers 5 -> the names of the hub's files, which transformers 5 still writes
+    # names in the memory of transformers 5 -> names in the files of the hub, which transformers 5 still writes
     spellings = [
         (r"vivit\.layers\.", "vivit.encoder.layer."),
         (r"\.attention\.q_proj\.", ".attention.attention.query."),
@@ -78,7 +78,7 @@ class HFViViT(Family):
         }
 
     def bare_node(self, config: Node, encoder: Node, state: State) -> Node:
-        """The bare model's file has a pooler unless it was made without."""
+        """The file of a bare model has a pooler, unless it was created without one."""
         width = config.get("pooler_output_size") or encoder["dim"]
         return {**encoder, "pooler_dim": width if "encoder.pooler.dense.weight" in state else None}
 

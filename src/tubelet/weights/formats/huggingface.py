@@ -1,6 +1,6 @@
-"""Hugging Face model directories, both ways: config.json, weights, preprocessor_config.json.
+"""Reading and writing Hugging Face model directories: config.json, weights, preprocessor_config.json.
 
-The three systems differ in one `Family` each: names, configs and defaults.
+Each of the three systems has a `Family` with its names, configs and defaults.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Task = Literal["pretraining", "classification", "bare"]
 
 
 class HuggingFace:
-    """Pretraining weights describe a MaskedModel, a classifier a VideoClassifier, a bare model its encoder."""
+    """Pretraining weights become a MaskedModel, a classifier a VideoClassifier, and a bare model its encoder."""
 
     def reads(self, found: Found) -> bool:
         return found.is_directory
@@ -60,7 +60,7 @@ class HuggingFace:
         return Source(str(found.path), node, state)
 
     def write(self, model: nn.Module) -> Files:
-        """transformers' `from_pretrained` loads it and computes the same."""
+        """The contents of all files. transformers' `from_pretrained` loads them and computes the same."""
         encoder = encoder_of(model)
         family = next((family for family in FAMILIES.values() if type(encoder) is family.encoder), None)
         if family is None:
@@ -83,8 +83,8 @@ class HuggingFace:
 
 
 def node_of(config: Node, task: Task, state: State | None = None, num_classes: int | None = None) -> Node:
-    """The model that a config describes, without its preprocessing. `state`: its weights by our names, which tell the
-    number of classes and whether there is a pooler.
+    """The node of the model that a config describes, without preprocessing. `state`: its weights under our names; they
+    show the number of classes and whether there is a pooler.
     """
     family, state = FAMILIES[config["model_type"]], state or {}
     encoder = family.encoder_node(config)
@@ -103,7 +103,7 @@ def node_of(config: Node, task: Task, state: State | None = None, num_classes: i
 
 
 def _labels(config: Node, num_classes: int) -> dict[int, str] | None:
-    """None if the config names no classes; `LABEL_3` is what transformers writes then."""
+    """The class names, or None if the config has none: transformers then writes names such as `LABEL_3`."""
     labels = {int(i): label for i, label in (config.get("id2label") or {}).items()}
     named = len(labels) == num_classes and any(label != f"LABEL_{i}" for i, label in labels.items())
     return labels if named else None
@@ -120,10 +120,11 @@ def _weights(directory: Path) -> State:
 
 
 def _foreign_state(model: nn.Module, family: Family) -> State:
-    """Weights by foreign names, without the fixed tables, which are computed there."""
+    """The weights under their names, without the fixed position tables, which transformers computes itself."""
     state: dict[str, Any] = {key: value.float() for key, value in model.state_dict().items()}
     for key in [key for key, _ in model.named_buffers() if key in state]:
         table = state.pop(key)
+        # transformers computes this table itself, so another one would be lost without an error
         own = torch.equal(table.float().cpu(), sincos(*table.shape[1:]))
         refuse(not own, f"{key} other than VideoMAE's table of this clip size")
     if isinstance(model, Encoder):

@@ -1,7 +1,7 @@
-"""Renaming weights by a table that reads both ways.
+"""Renaming weights by a table that works in both directions.
 
-A row pairs one of our names with one foreign name, or with several whose tensors we keep stacked along the first axis.
-`{i}` stands for the number of a block.
+A row pairs one of our names with one foreign name, or with several foreign names whose tensors we concatenate along the
+first axis. `{i}` stands for the number of a block.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Row = tuple[str, str | tuple[str, ...]]
 
 
 def to_ours(state: State, rows: Iterable[Row]) -> State:
-    """Foreign weights under our names. Those that no row knows keep their names, and so are reported when placed."""
+    """Foreign weights under our names. A name that is in no row is kept; placing the weights then reports it."""
     rest, ours = dict(state), State()
     for name, parts in _each_block(rows, state):
         if all(part in rest for part in parts):
@@ -26,7 +26,7 @@ def to_ours(state: State, rows: Iterable[Row]) -> State:
 
 
 def to_theirs(state: State, rows: Iterable[Row]) -> State:
-    """Our weights under foreign names. Raises ValueError if one has no name there."""
+    """Our weights under foreign names. Raises ValueError if a weight has no foreign name."""
     rest, theirs = dict(state), State()
     for name, parts in _each_block(rows, state):
         if name in rest:
@@ -47,7 +47,7 @@ def respell(state: State, spellings: Iterable[tuple[str, str]]) -> State:
 
 
 def _each_block(rows: Iterable[Row], state: State) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every row once, those with `{i}` once for each block the weights number."""
+    """Every row once; rows with `{i}` once per block number that occurs in the weights."""
     numbers = sorted({int(part) for key in state for part in key.split(".") if part.isdigit()})
     for ours, theirs in rows:
         parts = (theirs,) if isinstance(theirs, str) else theirs

@@ -1,8 +1,8 @@
 """Checkpoints of the original VideoMAE and of VideoMAEv2: https://github.com/MCG-NJU/VideoMAE (`.pth`).
 
-Our names are theirs, but a fine-tuned file lacks the prefix `encoder.`. The file tells neither heads nor clip size. The
-published widths have known heads and were trained on 16 frames of 224x224; for another width the caller says, since a
-wrong number of heads would load and compute garbage.
+Our names are the same as theirs, but a fine-tuned file lacks the prefix `encoder.`. A file contains neither the number
+of heads nor the clip size. Both are known for the published widths (16 frames of 224x224). For another width the caller
+must pass the number of heads: a wrong number would load without an error and compute wrong results.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEYS = {"encoder_to_decoder.weight": "decoder.project.weight", "mask_token": "d
 
 
 class Original:
-    """A pretraining file describes a MaskedModel, a fine-tuned one a VideoClassifier."""
+    """A pretraining file becomes a MaskedModel, a fine-tuned one a VideoClassifier."""
 
     def reads(self, found: Found) -> bool:
         return not found.is_directory
@@ -112,7 +112,7 @@ def _encoder(state: State) -> Node:
 
 
 def _blocks(state: State, prefix: str) -> Node:
-    """What the tensors of a stack of blocks tell of it."""
+    """The settings of a stack of blocks, as far as its tensors show them."""
     numbers = {int(key.split(".")[2]) for key in state if key.startswith(f"{prefix}blocks.")}
     first = {key.removeprefix(f"{prefix}blocks.0."): value for key, value in state.items()}
     if not numbers or "mlp.fc1.weight" not in first:
@@ -122,6 +122,6 @@ def _blocks(state: State, prefix: str) -> Node:
         "depth": 1 + max(numbers),
         "mlp_ratio": hidden / dim,
         "bias": "qv" if "attn.q_bias" in first else "qkv" if "attn.qkv.bias" in first else "none",
-        "layer_scale": 1e-5 if "gamma_1" in first else 0.0,
+        "layer_scale": 1e-5 if "gamma_1" in first else 0.0,  # any positive value: the file replaces it
         "cosine_attention": "attn.scale" in first,
     }

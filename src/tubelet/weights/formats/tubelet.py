@@ -1,4 +1,4 @@
-"""This project's own checkpoints. Each embeds the config of its model, so it loads wherever it is moved."""
+"""Checkpoints of this project. Each contains the config of its model, so it loads wherever it is moved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Checkpoint:
         return isinstance(found.contents, dict) and "model_config" in found.contents
 
     def read(self, found: Found) -> Source:
-        """EMA weights if they were kept."""
+        """Read the checkpoint: its averaged weights (EMA) if it has them, else its weights."""
         contents = found.contents
         weights = contents.get("ema_state_dict") or contents.get("state_dict")
         if not weights:
@@ -24,10 +24,11 @@ class Checkpoint:
         state = {
             key.removeprefix("model."): value for key, value in clean_keys(weights).items() if _of_model(key, weights)
         }
+        # checkpoints of version 0.1 describe their model in another way
         source = Source(str(found.path), contents["model_config"], state, contents.get("masking_config"))
         return first_edition.upgraded(source)
 
 
 def _of_model(key: str, weights: dict[str, Any]) -> bool:
-    """A LightningModule may hold more than its model, a metric say."""
+    """Whether a weight belongs to the model. A LightningModule may hold other things, for example a metric."""
     return key.startswith("model.") or not any(name.startswith("model.") for name in weights)
