@@ -80,7 +80,7 @@ def predict(
     labels: Annotated[
         Path | None, typer.Option(help="file with one class name per line, for weights without class names")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per video, each on its own line")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per video and line")] = False,
     trust: Trust = None,
 ) -> None:
     """Predict the classes of videos. The probabilities are averaged over views that cover the whole video."""
