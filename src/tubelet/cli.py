@@ -88,18 +88,27 @@ def predict(
     """Predict the classes of videos. The probabilities are averaged over views that cover the whole video."""
     import json
 
+    from tubelet.data.reader import VideoError
     from tubelet.evaluate.predict import name_classes, predict
     from tubelet.weights.load import load_model
 
     classifier = load_model(model, trust=trust or [])
     if labels is not None:
         name_classes(classifier, labels)
+    failed = 0
     for video in videos:
-        top = predict(classifier, video, topk)
+        try:
+            top = predict(classifier, video, topk)
+        except VideoError as error:  # the others are still predicted
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
         if as_json:
             print(json.dumps({"video": str(video), "top": [{"label": a, "probability": p} for a, p in top]}))
         else:
             print(video, *(f"{p:7.2%}  {label}" for label, p in top), sep="\n  ")
+    if failed:
+        raise typer.Exit(1 if failed < len(videos) else 2)
 
 
 @app.command()

@@ -36,11 +36,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, concurrent: bool = False) -> Iterator[Path]:
     """Yields a temporary name to write to. At the end of the block it is renamed to `path`. If the block fails, the
-    temporary file is removed, and what was at `path` stays.
+    temporary file is removed, and what was at `path` stays. `concurrent`: several processes may write `path` at once;
+    each then has its own temporary name, and the last one wins.
     """
-    temporary = part(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}") if concurrent else part(path)
     try:
         yield temporary
         flush(temporary)

@@ -71,6 +71,11 @@ def test_command_line(model, videos, tmp_path):
     expected = predict(load_model(tmp_path / "model"), video, topk=2)
     assert [entry["label"] for entry in top] == [label for label, _ in expected]
     assert [entry["probability"] for entry in top] == pytest.approx([p for _, p in expected])
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    command = ["predict", str(tmp_path / "model"), str(tmp_path / "broken.mp4"), video, "--json"]
+    broken = CliRunner().invoke(app, command)
+    assert json.loads(broken.stdout)["video"] == video  # the others are predicted
+    assert (broken.exit_code, "broken.mp4" in broken.stderr) == (1, True)
     result = CliRunner().invoke(app, ["convert", str(tmp_path / "model"), str(tmp_path / "again")])
     assert result.exit_code == 0, result.output
     again, model = load_model(tmp_path / "again"), load_model(tmp_path / "model")

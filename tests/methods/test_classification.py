@@ -83,7 +83,8 @@ def test_a_head_of_other_classes_is_new_in_training_and_refused_in_testing(
     ("labels", "message"),
     [
         ([0, 1, 2, 0, 1, 3], r"data\.train .*list\.csv: label 3 is unknown, the model has 3 classes \(0 to 2\)"),
-        ([0, 1, 1, 0, 1, 0], r"data\.train .*list\.csv: 2 of the 3 classes have no video"),
+        ([0, 1, 1, 0, 1, 0], r"data\.train .*list\.csv: no video of class 2, of 3 classes"),
+        ([1, 2, 1, 2, 1, 2], r"data\.train .*list\.csv: no video has label 0, the labels go from 1 to 2"),
         ([0, 1, 2, 0, 1, ""], r"data\.train .*list\.csv: 1 of its 6 videos have no label"),
     ],
 )

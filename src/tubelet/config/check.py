@@ -22,9 +22,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tubelet.config.combinations import impossible
-from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, STAGES, ConfigError, Root, unknown_key
+from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, ConfigError, Root, unknown_key
 from tubelet.config.stand_ins import find_target, stand_ins, standing_in
 from tubelet.config.values import CheckedElsewhere, fits, hints_of, name_of
+from tubelet.data.splits import STAGES
 from tubelet.nodes import NODE_KEYS, parameters_of
 
 

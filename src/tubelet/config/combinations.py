@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.clip import ClipGrid
-from tubelet.config.schema import STAGES
 from tubelet.config.stand_ins import NotImported, find_target, standing_in
+from tubelet.data.splits import STAGES
 from tubelet.nodes import build, parameters_of
 
 

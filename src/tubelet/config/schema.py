@@ -10,9 +10,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
-"""Each stage and the splits of `data` it reads; `fit` can do without validation."""
-
 
 @dataclass
 class Root:

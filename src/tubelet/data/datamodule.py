@@ -22,6 +22,7 @@ from tubelet.data.reader import check_reader
 from tubelet.data.remarks import remarks
 from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_batch, trainer_position
 from tubelet.data.sampling import Kind, Pad, Sampling
+from tubelet.data.splits import STAGES
 from tubelet.data.transforms import Preprocess
 from tubelet.data.worker import check_room, keep_memory
 from tubelet.masking import MaskGenerator
@@ -135,7 +136,7 @@ class VideoDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Reads the manifests of a stage. May be called before a trainer exists, and again."""
-        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
+        splits = STAGES[stage]
         if splits[0] not in self.paths:
             raise ValueError(f"data.{splits[0]} is not set: it must name a manifest")
         for split in splits:

@@ -20,6 +20,7 @@ import pyarrow.csv as pacsv
 
 from tubelet.data.manifest_text import COLUMNS, complete, parse, read_text
 from tubelet.data.memory_map import open_mapped, parsed_copy
+from tubelet.storage import replacing
 
 __all__ = ["COLUMNS", "Manifest", "Record"]
 
@@ -90,12 +91,8 @@ class Manifest:
             kept = pc.if_else(pc.match_substring_regex(table["path"], "^(/|~)"), table["path"], moved)
             table = table.set_column(0, "path", kept)
         filled = [name for name in COLUMNS if name == "path" or table[name].null_count < len(table)]
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
+        with replacing(file, concurrent=True) as temporary:
             pacsv.write_csv(table.select(filled), temporary)
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def class_names(self) -> list[str] | None:
         """The lines of `labels.txt` beside the manifest. Raises ValueError if a label lies beyond them."""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tubelet.storage import replacing
+
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of the columns that are written
@@ -53,10 +55,9 @@ def open_mapped(file: Path) -> pa.Table:
 
 def _write(table: pa.Table, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with pa.OSFile(os.fspath(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(file, concurrent=True) as temporary,
+        pa.OSFile(os.fspath(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)

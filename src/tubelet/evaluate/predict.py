@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tubelet.data.reader import Video, read_clip
-from tubelet.data.transforms import resize_views
+from tubelet.data.reader import Video, frame_times, read_clip
+from tubelet.data.transforms import view_shrinker
 from tubelet.models.classifier import VideoClassifier
 
 
@@ -34,17 +34,21 @@ def predict(
         raise ValueError(f"topk must be at least 1, got {topk}")
     grid, preprocess = model.grid, model.preprocess
 
+    sampling = preprocess.frames(stride)
+
     def choose(opened: Video) -> list[int]:
-        views = preprocess.frames(stride).views(opened.num_frames, opened.fps, grid.frames, clips)
+        times = frame_times(opened.path) if sampling.fps else None
+        views = sampling.views(opened.num_frames, opened.fps, grid.frames, clips, times)
         return [number for view in views for number in view]
 
-    frames = read_clip(video, choose, reader)  # [clips*T,H,W,C]
+    shrink = view_shrinker((grid.height, grid.width), preprocess.short_side, crops)
+    frames = read_clip(video, choose, reader, shrink)  # [clips*T,crops,h,w,C]: whole frames would fill the memory
     # the video is decoded once; the model runs once per crop, which limits the memory
     device = model.head.weight.device
     training = model.training
     model.eval()
     total = torch.zeros(model.num_classes)
-    for crop in resize_views(frames, (grid.height, grid.width), preprocess.short_side, crops):
+    for crop in frames.unbind(1):
         views = crop.unflatten(0, (clips, -1)).permute(0, 4, 1, 2, 3)  # [clips,T,h,w,C] -> [clips,C,T,h,w]
         logits = model(preprocess.normalise(views.to(device)))
         total += logits.float().softmax(dim=1).sum(dim=0).cpu()

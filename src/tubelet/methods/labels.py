@@ -38,8 +38,13 @@ def check_known(manifest: Manifest, name: str, num_classes: int) -> None:
 def check_training(counts: Tensor, name: str, names: dict[int, str] | None) -> None:
     """Raises ValueError if a class has no training video. Warns if some classes are much rarer than others."""
     empty = (counts == 0).nonzero().flatten().tolist()
+    if empty == [0]:
+        raise ValueError(
+            f"{name}: no video has label 0, the labels go from 1 to {len(counts) - 1}: labels are numbers from 0 on, "
+            "subtract 1"
+        )
     if empty:
-        raise ValueError(f"{name}: {_names_of(empty, names)} of the {len(counts)} classes have no video")
+        raise ValueError(f"{name}: no video of class {_names_of(empty, names)}, of {len(counts)} classes")
     least, most = int(counts.argmin()), int(counts.argmax())
     if counts[most] >= _UNEVEN_RATIO * counts[least]:
         log.warning(

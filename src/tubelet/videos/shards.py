@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.data.manifest import COLUMNS, Manifest
+from tubelet.storage import replacing
 
 
 def take_shard(manifest: Manifest, shard: str) -> Manifest:
@@ -52,9 +53,8 @@ def copy_labels(sources: Iterable[Path], directory: Path) -> None:
         if source.is_file():
             if not target.exists():
                 directory.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f".{target.name}.{os.getpid()}")
-                shutil.copyfile(source, temporary)
-                os.replace(temporary, target)
+                with replacing(target, concurrent=True) as temporary:
+                    shutil.copyfile(source, temporary)
             elif target.read_bytes() != source.read_bytes():
                 raise ValueError(f"{source} and {target} name different classes")
 

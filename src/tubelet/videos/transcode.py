@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tubelet.data.manifest import Manifest, Record
+from tubelet.storage import replacing
 from tubelet.videos.encode import Clip, Encoded, Encoding, Settings, clip_time, encode, partial_file
 from tubelet.videos.journal import Journal, progress_bar
 from tubelet.videos.processes import Killed, run_jobs
@@ -133,9 +134,8 @@ def _same_settings(directory: Path, settings: Settings) -> None:
         if (there := file.read_text(encoding="utf-8")) != text:
             raise ValueError(f"{file} says {there.strip()}, asked for {text.strip()}: choose another directory")
         return
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    with replacing(file, concurrent=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _encode_all(jobs: list[Encoding], workers: int, limit: float) -> Iterator[tuple[Encoding, Encoded]]:
