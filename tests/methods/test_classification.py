@@ -168,3 +168,27 @@ def test_rare_classes_weigh_more(tiny: Config, videos: Path, tmp_path: Path) -> 
     trainer.datamodule = data  # type: ignore[misc]
     built.setup("fit")
     assert torch.allclose(built.class_weight, torch.tensor([6 / 9, 1.0, 2.0]))
+
+
+def test_classes_are_matched_by_name(
+    tiny: Config, videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list with the same classes in another order is tested as what it is; other classes are refused."""
+    run.main(tiny("name=first", "trainer.max_epochs=1", method="scratch"))
+    (weights,) = (tmp_path / "runs/first").iterdir()
+    same = run.main(tiny("name=same", "stage=test", f"weights={weights}", f"data.test={videos}", method="finetune"))
+
+    def listed(folder: str, names: list[str], labels: list[int]) -> Path:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "labels.txt").write_text("\n".join(names) + "\n")
+        rows = ["path,label", *(f"{videos.parent / f'{i}.mp4'},{label}" for i, label in enumerate(labels))]
+        (tmp_path / folder / "list.csv").write_text("\n".join(rows) + "\n")
+        return tmp_path / folder / "list.csv"
+
+    turned = listed("turned", ["two", "One", "zero"], [2, 1, 0, 2, 1, 0])  # the same videos, classes in another order
+    other = run.main(tiny("name=turned", "stage=test", f"weights={weights}", f"data.test={turned}", method="finetune"))
+    assert "matched by name" in caplog.text
+    assert other == same
+    strange = listed("strange", ["zero", "one", "three"], [0, 1, 2, 0, 1, 2])
+    with pytest.raises(ValueError, match=r"classes that the model does not have: three; the model has zero, one, two"):
+        run.main(tiny("name=strange", "stage=test", f"weights={weights}", f"data.test={strange}", method="finetune"))

@@ -1,5 +1,6 @@
 """Loading, against the original VideoMAE code (tests/golden) and our own checkpoints."""
 
+import argparse
 import json
 import re
 from functools import partial
@@ -202,7 +203,7 @@ class Payload:
 def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {}, "extra": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match=r"evil.pth holds more than tensors"):
+    with pytest.raises(ValueError, match=r"evil.pth contains .*refused"):
         load_model(tmp_path / "evil.pth")
     assert not (tmp_path / "owned").exists()
 
@@ -292,3 +293,27 @@ def test_a_checkpoint_of_the_first_edition(tmp_path):
         False, 2, 12,
     )  # fmt: skip
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in built.state_dict().items())
+
+
+def test_a_file_of_the_original_code_with_its_arguments(tmp_path):
+    weights = torch.load(GOLDEN / "videomae_finetune.pth", weights_only=True)["model"]
+    saved = {"model": weights, "epoch": 3, "args": argparse.Namespace(lr=1e-3, output_dir=Path("out"))}
+    torch.save(saved, tmp_path / "own.pth")
+    expected = load_model(GOLDEN / "videomae_finetune.pth", **SIZES)
+    assert torch.equal(load_model(tmp_path / "own.pth", **SIZES).head.weight, expected.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>404</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ((GOLDEN / "videomae_finetune.pth").read_bytes()[:20000], "is damaged or was not copied to its end"),
+        ((40).to_bytes(8, "little") + b'{"x":{"dtype":"F32"}}', "is a safetensors file"),
+    ],
+)
+def test_a_file_that_holds_no_weights_says_what_it_is(contents, message, tmp_path):
+    (tmp_path / "x.pth").write_bytes(contents)
+    with pytest.raises(ValueError, match=rf"x\.pth {message}|x\.pth .*{message}"):
+        load_model(tmp_path / "x.pth")

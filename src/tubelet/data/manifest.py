@@ -94,6 +94,12 @@ class Manifest:
         with replacing(file, concurrent=True) as temporary:
             pacsv.write_csv(table.select(filled), temporary)
 
+    def relabelled(self, numbers: Sequence[int]) -> Manifest:
+        """The same videos, label i replaced by `numbers[i]`; a video without a label has none."""
+        labels = pc.take(pa.array(numbers, pa.int64()), self.table["label"])
+        position = self.table.column_names.index("label")
+        return Manifest(self.root, self.table.set_column(position, "label", labels))
+
     def class_names(self) -> list[str] | None:
         """The lines of `labels.txt` beside the manifest. Raises ValueError if a label lies beyond them."""
         file = self.root / "labels.txt"

@@ -16,11 +16,12 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from tubelet.data.dataset import NO_LABEL, Batch, EvaluationVideos
+from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import key, seeded
 from tubelet.evaluate.gather import gather_rows
 from tubelet.evaluate.views import figures, mean_of_views, recall, write_predictions
 from tubelet.methods.base import Method, Plan, StepResult
-from tubelet.methods.labels import check_known, check_training, count_classes, warn_missing
+from tubelet.methods.labels import check_known, check_training, count_classes, match_names, warn_missing
 from tubelet.methods.parts import data_of
 from tubelet.models.classifier import VideoClassifier
 from tubelet.optim.adamw import AdamW
@@ -72,6 +73,7 @@ class Classification(Method):
         if classes > 5:
             self.accuracy.add_metrics({"top5": MulticlassAccuracy(classes, top_k=5, average="micro")})
         self.count = MulticlassConfusionMatrix(classes)
+        self._named: set[str] = set()  # splits whose class names have been compared with the model's
         self.tested: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, probabilities of each batch
 
     def setup(self, stage: str) -> None:
@@ -79,7 +81,9 @@ class Classification(Method):
         data, classes = data_of(self.trainer), self.model.num_classes
         for split, dataset in data.datasets.items():
             name = f"data.{split} {data.paths[split]}"
-            self._take_names(dataset.manifest.class_names(), name)
+            if split not in self._named:  # Lightning sets up once per stage
+                self._named.add(split)
+                dataset.manifest = self._match_names(dataset.manifest, name)
             names = self.model.id2label
             if split == "test":
                 check_known(dataset.manifest, name, classes)
@@ -92,13 +96,22 @@ class Classification(Method):
             else:
                 warn_missing(counts, name, names)
 
-    def _take_names(self, names: list[str] | None, where: str) -> None:
-        if names is None or self.model.id2label is not None:
-            return
+    def _match_names(self, manifest: Manifest, where: str) -> Manifest:
+        """The manifest with the model's own class numbers. A model without class names takes those of the manifest.
+
+        Raises ValueError if the manifest names classes that the model does not have.
+        """
+        names, known = manifest.class_names(), self.model.id2label
+        if names is None:
+            return manifest
+        if known is not None:
+            numbers = match_names(names, known, where)
+            return manifest if numbers == list(range(len(names))) else manifest.relabelled(numbers)
         if len(names) != self.model.num_classes:
             raise ValueError(f"{where}: labels.txt names {len(names)} classes, the model has {self.model.num_classes}")
         self.model.id2label = dict(enumerate(names))
         self.model_config["id2label"] = self.model.id2label
+        return manifest
 
     def step(self, batch: Batch) -> StepResult:
         if not self.training:

@@ -60,6 +60,32 @@ def warn_missing(counts: Tensor, name: str, names: dict[int, str] | None) -> Non
         log.warning("%s: no video of class %s, so its accuracy is not measured", name, _names_of(empty, names))
 
 
+def match_names(names: list[str], known: dict[int, str], where: str) -> list[int]:
+    """The model's number of each class in `names`. Names are compared without regard to case, underscores and quotes.
+
+    Raises ValueError if the model does not have one of them: the same number of other classes would be tested silently.
+    """
+    numbers = {_plain(name): number for number, name in known.items()}
+    missing = [name for name in names if _plain(name) not in numbers]
+    if missing:
+        raise ValueError(
+            f"{where}: labels.txt names classes that the model does not have: {_some(missing)}; the model has "
+            f"{_some(list(known.values()))}"
+        )
+    found = [numbers[_plain(name)] for name in names]
+    if found != sorted(found):
+        log.warning("%s: its classes have another order than the model's; they are matched by name", where)
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.strip().strip("\"'").replace("_", " ").lower()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def _names_of(classes: list[int], names: dict[int, str] | None) -> str:
     shown = [f"{c} ({names[c]})" if names else str(c) for c in classes[:5]]
     return ", ".join(shown) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")

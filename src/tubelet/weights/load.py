@@ -15,6 +15,7 @@ from tubelet.clip import ClipGrid
 from tubelet.encoders.base import Encoder, sides
 from tubelet.masking import MaskGenerator, generators
 from tubelet.models.base import VideoModel
+from tubelet.models.classifier import VideoClassifier
 from tubelet.nodes import Node, arguments, build, trusted_target
 from tubelet.weights.find import find
 from tubelet.weights.formats.base import Format
@@ -111,6 +112,9 @@ def start_from(
     if node is not None:
         _check_settings(model, node, source, trust)
     report = _place_weights(model, source, new_task, trust)
+    names = source.node.get("id2label")
+    if not new_task and names and isinstance(model, VideoClassifier) and model.id2label is None:
+        model.id2label = {int(number): name for number, name in names.items()}
     print(f"{source.name}: {report}")
     return report
 

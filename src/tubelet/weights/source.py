@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import pathlib
 import pickle
+import re
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +40,59 @@ class Source:
 
 
 def read_torch_file(path: Path) -> Any:
-    """The contents of a `torch.save` file, on the CPU. Raises ValueError for more than tensors and plain data."""
+    """The contents of a `torch.save` file, on the CPU: tensors, plain data and `_HARMLESS` types.
+
+    Raises ValueError that says what the file is instead, and what to do. Nothing in it runs.
+    """
+    with path.open("rb") as file:
+        head = file.read(512)
+    if wrong := _not_weights(head):
+        raise ValueError(f"{path} {wrong}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        unsupported = re.search(r"(?:Unsupported|Blocked) \w+[:\s]+(?:GLOBAL )?([\w.]+)|GLOBAL ([\w.]+)", str(error))
+        found = next((name for name in unsupported.groups() if name), None) if unsupported else None
+        what = f"contains {found}" if found else "contains more than tensors and plain data"
         raise ValueError(
-            f"{path} holds more than tensors and plain data; loading it could run code of whoever wrote it: refused. "
+            f"{path} {what}; loading it could run code of whoever wrote it, so it is refused. If you trust the file, "
+            "save its weights alone: torch.save({'model': torch.load(path, weights_only=False)['model']}, new_path)"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or was not copied to its end ({path.stat().st_size:,} bytes): fetch it again. "
             f"({str(error).splitlines()[0]})"
         ) from error
+
+
+_HARMLESS: list[Any] = [
+    argparse.Namespace,  # the original VideoMAE code saves its arguments
+    types.SimpleNamespace,
+    collections.defaultdict,
+    collections.Counter,
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
+    dict,
+    list,
+    int,
+    float,
+]
+"""Types of plain data in checkpoints of others. They hold values; none of them runs anything when it is loaded."""
+
+
+def _not_weights(head: bytes) -> str | None:
+    """What a file is that is no `torch.save` file, by its first bytes; None: nothing is known against it."""
+    start = head.lstrip()[:64].lower()
+    if not head:
+        return "is empty: fetch it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer and not the file itself: run `git lfs pull` where it was cloned"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "is a web page: the link led to a page and not to the file, download it again"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
+        return "is a safetensors file: give the directory with its config.json instead"
+    return None
 
 
 def clean_keys(state: State) -> State:
