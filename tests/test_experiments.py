@@ -41,6 +41,35 @@ def test_it_composes_and_passes(name: str, videos: Path) -> None:
         check(compose_experiment(name, "weights=null" if name.startswith("demo_pretrain") else "weights=some"))
 
 
+PRETRAINING = [name for name in EXPERIMENTS if "pretrain" in name or name == "demo_knn"]
+LABELLED = [name for name in EXPERIMENTS if name not in PRETRAINING]
+
+
+@pytest.mark.parametrize("method", ["finetune", "scratch", "linear", "attentive"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_goes_with_every_method_that_learns_labels(name: str, method: str, videos: Path) -> None:
+    files = [f"data.{split}={videos}" for split in ("train", "val", "test")]
+    cfg = compose_experiment(
+        name, f"method={method}", *files, f"weights={videos}", "data.batch_size=2", "data.num_classes=3",
+        "data.prepare=null", "trainer=cpu", "stage=fit",
+    )  # fmt: skip
+    check(cfg)
+    assert cfg.model._target_.endswith("VideoClassifier")
+
+
+@pytest.mark.parametrize(
+    "choice", ["target=raw_pixels", "decoder=cross", "decoder=self_attention", "encoder=vivit_demo", "masking=dual"]
+)
+@pytest.mark.parametrize("name", [name for name in PRETRAINING if not name.startswith("pretrain_v2")])
+def test_every_pretraining_goes_with_every_part(name: str, choice: str, videos: Path) -> None:
+    files = [f"data.{split}={videos}" for split in ("train", "val", "test")]
+    cfg = compose_experiment(
+        name, choice, *files, f"weights={videos}", "data.batch_size=2", "data.prepare=null", "trainer=cpu",
+        *(["encoder.num_frames=16"] if choice == "masking=dual" else []),
+    )  # fmt: skip
+    check(cfg)
+
+
 PUBLISHED = {  # experiment: videos a step, base lr, epochs, frames x stride, and what else the recipe fixes
     "pretrain_k400_base": (1024, 1.5e-4, 1600, 4, {"masking.ratio": 0.9, "optim.warmup_epochs": 40, "data.flip": True}),
     "pretrain_k400_small": (1024, 1.5e-4, 1600, 4, {"decoder.depth": 4}),

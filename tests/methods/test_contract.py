@@ -172,3 +172,8 @@ def test_every_combination_trains_every_parameter(encoder: str, decoder: str, ta
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     silent = [name for name, p in trained.items() if p.grad is None or p.grad.abs().max() == 0]
     assert silent == []
+
+
+def test_a_model_that_the_method_cannot_train_is_refused(trained: Train, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Pretraining trains a MaskedModel, the model is a VideoClassifier"):
+        trained("odd", "model=classifier", steps=1)

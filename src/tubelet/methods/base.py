@@ -55,6 +55,9 @@ class Method(L.LightningModule):
 
     model: VideoModel
 
+    trains: type[VideoModel] = VideoModel
+    """The class of models that it can train."""
+
     masked = False
     """Whether the method hides tokens and so needs `masking`."""
 
@@ -72,6 +75,11 @@ class Method(L.LightningModule):
 
     def __init__(self, model: VideoModel, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
         super().__init__()
+        if not isinstance(model, self.trains):
+            raise ValueError(
+                f"{type(self).__name__} trains a {self.trains.__name__}, the model is a {type(model).__name__}: "
+                "leave `model=` to the method"
+            )
         self.model = model
         self.model_config = model_config
         self.masking_config: dict[str, Any] | None = None  # the node of the masking it is trained with

@@ -39,6 +39,7 @@ class Classification(Method):
     """
 
     model: VideoClassifier
+    trains = VideoClassifier
     learns_labels = True
     monitor = "val/top1"
 

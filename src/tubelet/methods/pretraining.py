@@ -15,6 +15,7 @@ class Pretraining(Method):
     """
 
     model: MaskedModel
+    trains = MaskedModel
     masked = True
 
     def step(self, batch: Batch) -> StepResult:
