@@ -337,6 +337,7 @@ ELSEWHERE = (
     "method/scratch",
     "method/linear",
     "method/attentive",
+    "method/attentive_vjepa2",
 )
 CHOICES = [
     choice
