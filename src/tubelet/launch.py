@@ -26,11 +26,12 @@ def main(conf: Path | None = None) -> None:
         program()
 
 
-def run(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> float | None:
+    """Returns what a sweeper such as Optuna's optimises: `objective`, None if the run did not log it."""
     with job_errors():
         from tubelet.run import main  # not above: a mistake in the config is reported first
 
-        main(cfg)
+        return main(cfg).get(cfg.objective)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 import csv
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,3 +77,18 @@ def test_a_sweep_without_runs(tmp_path: Path) -> None:
 
     CollectSweep().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_job_that_fails_and_says_why(
+    tiny_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"")
+    command = [sys.executable, str(Path(__file__).parents[2] / "train.py"), "-m", *tiny_arguments()]
+    jobs = [*command, "weights=null,weights.pth,null", "seed=0", "trainer.max_steps=1"]
+    done = subprocess.run(jobs, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert done.returncode != 0
+    (table,) = tmp_path.glob("runs/try/sweep_*/sweep.csv")
+    states = [row["state"] for row in csv.DictReader(table.open())]
+    assert [state.partition(":")[0] for state in states] == ["finished", "failed", "finished"]
+    assert "weights.pth is empty" in states[1]

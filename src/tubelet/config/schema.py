@@ -23,6 +23,7 @@ class Root:
     seed: int = 0
     stage: str = "fit"  # fit | validate | test
     weights: str | None = None  # start from these: a run directory, a checkpoint, a directory or hub id, a .pth
+    objective: str = "val/loss"  # the metric that a sweeper such as Optuna's is given
     resume: str | None = None  # null: a new run; auto: continue the newest equal one; or the path of a run
     data: Any = MISSING
     masking: Any = MISSING  # null: nothing is hidden

@@ -14,8 +14,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from tubelet.loggers.curves import read_metrics
-from tubelet.storage import write_text
+from tubelet.storage import replacing
 
+ERROR = "error.txt"
+"""In the directory of a job of a sweep that failed: why."""
 IGNORED = ("resume",)
 
 
@@ -31,6 +33,14 @@ class Run:
     summary: dict[str, Any]
     """The final metrics of a finished run; the last logged metrics of any other run."""
     finished: bool
+    error: str | None = None
+    """Why the job of a sweep failed, in one line."""
+
+    @property
+    def state(self) -> str:
+        if self.error is not None and not self.finished:
+            return f"failed: {self.error}"
+        return "finished" if self.finished else "unfinished"
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -40,7 +50,7 @@ def find_runs(folder: Path) -> list[Run]:
     """
     found = []
     for directory, folders, files in os.walk(folder):
-        if "config.yaml" in files and "checkpoints" in folders:  # conf/ has a config.yaml, too
+        if "config.yaml" in files and ("checkpoints" in folders or ERROR in files):  # conf/ has a config.yaml, too
             found.append(Path(directory))
             folders.clear()  # no run directory lies within another
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -75,7 +85,7 @@ def rows(runs: list[Run]) -> list[dict[str, Any]]:
     return [
         {
             "run": run.name,
-            "state": "finished" if run.finished else "unfinished",
+            "state": run.state,
             **{key: run.config.get(key) for key in keys},
             **run.summary,
         }
@@ -90,7 +100,8 @@ def write_csv(runs: list[Run], path: Path) -> None:
     writer = csv.DictWriter(text, columns(table))
     writer.writeheader()
     writer.writerows(table)
-    write_text(path, text.getvalue())
+    with replacing(path, concurrent=True) as temporary:  # the jobs of a sweep may run at once
+        temporary.write_text(text.getvalue())
 
 
 def columns(table: list[dict[str, Any]]) -> list[str]:
@@ -107,7 +118,8 @@ def _read(path: Path, folder: Path) -> Run:
         last = {"steps": max(curve[-1][0] for curve in curves.values() if curve)} if any(curves.values()) else {}
         last |= {name: curve[-1][1] for name, curve in curves.items() if curve}
     name = path.name if path == folder else str(path.relative_to(folder))
-    return Run(name, path, config, curves, last, finished)
+    reason = (path / ERROR).read_text().splitlines() if (path / ERROR).exists() else []
+    return Run(name, path, config, curves, last, finished, reason[0] if reason else None)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
