@@ -101,7 +101,10 @@ def check_pretraining(train: Train, videos: Path, *overrides: str) -> None:
     for method in ("finetune", "linear"):
         tuned, scores = train(method, *overrides, f"method={method}", f"weights={pretrained}", steps=1)
         assert 0 <= scores["val/top1"] <= 1
-        assert load_model(tuned).num_classes == 3
+        classifier, encoder = load_model(tuned), load_encoder(tuned)
+        assert classifier.num_classes == 3
+        clip = torch.randn(1, 3, encoder.grid.frames, encoder.grid.height, encoder.grid.width)
+        assert torch.equal(encoder(clip), classifier.encoder(clip))
 
 
 FIRST = of_each_class("encoder")

@@ -19,7 +19,7 @@ from tubelet.models.classifier import VideoClassifier
 from tubelet.models.masked import MaskedModel
 from tubelet.nodes import build, path_of
 from tubelet.targets.pixels import Pixels
-from tubelet.weights.load import load_model, start_from
+from tubelet.weights.load import load_encoder, load_model, start_from
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES = {"image_size": 48, "num_heads": 3}
@@ -317,3 +317,13 @@ def test_a_file_that_holds_no_weights_says_what_it_is(contents, message, tmp_pat
     (tmp_path / "x.pth").write_bytes(contents)
     with pytest.raises(ValueError, match=rf"x\.pth {message}|x\.pth .*{message}"):
         load_model(tmp_path / "x.pth")
+
+
+def test_the_encoder_of_a_classifier_that_normalises_after_its_pool(tmp_path):
+    node = {
+        "_target_": path_of(VideoClassifier), "encoder": mae_node()["encoder"], "num_classes": 3, "pool": "auto",
+        "norm_after_pool": True,
+    }  # fmt: skip
+    classifier = save(tmp_path / "a.ckpt", node).eval()
+    clip = torch.randn(1, 3, 4, 32, 32)
+    assert torch.equal(load_encoder(tmp_path / "a.ckpt")(clip), classifier.encoder(clip))

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from tubelet.clip import ClipGrid
 from tubelet.encoders.base import Encoder, sides
 from tubelet.masking import MaskGenerator, generators
@@ -48,7 +50,9 @@ def load_model(path: str | Path, *, trust: Collection[str] = (), **overrides: An
     """
     source = read(path)
     node = override(source.node, source.name, trust, **overrides)
-    return _build_and_load(source, node, trust, new_task=_task(node) != _task(source.node)).to(overrides.get("dtype"))
+    model = _build_model(node, source.name, trust)
+    new_task = _task(node) != _task(source.node)
+    return _load_weights(model, source, trust, new_task).to(overrides.get("dtype"))
 
 
 def load_encoder(path: str | Path, *, trust: Collection[str] = (), **overrides: Any) -> Encoder:
@@ -61,12 +65,13 @@ def load_encoder(path: str | Path, *, trust: Collection[str] = (), **overrides: 
     if "encoder" in node:
         state = {key: value for key, value in source.state.items() if key.startswith("encoder.")}
         source = replace(source, state=state)
-    encoder: Encoder = _build_and_load(source, alone, trust, new_task=True)
-    return encoder.to(overrides.get("dtype"))
+    encoder: Encoder = _build_model(alone, source.name, trust)
+    if not any(key.startswith("encoder.norm.") for key in source.state):
+        encoder.norm = nn.Identity()  # of a classifier that normalises after its pool
+    return _load_weights(encoder, source, trust, new_task=True).to(overrides.get("dtype"))
 
 
-def _build_and_load(source: Source, node: Node, trust: Collection[str], new_task: bool) -> Any:
-    model = _build_model(node, source.name, trust)
+def _load_weights(model: Any, source: Source, trust: Collection[str], new_task: bool) -> Any:
     report = _place_weights(model, source, new_task, trust)
     if report.dropped or report.fresh:
         print(f"{source.name}: {report}")
