@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 import tubelet
@@ -36,6 +37,8 @@ OWNERS: dict[str, Find] = {  # private name -> what must have it
     "on_advance_end": lambda trainer: trainer.fit_loop.epoch_loop,
     "epoch_progress": lambda trainer: trainer.fit_loop,
     "batch_progress": lambda trainer: trainer.fit_loop.epoch_loop,
+    "_scaled_dot_product_flash_attention_for_cpu": lambda _: torch.ops.aten,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": lambda _: torch.ops.aten,
     "FakeTensorMode": lambda _: importlib.import_module("torch._subclasses.fake_tensor"),
 }
 USES: dict[str, Find] = {  # name -> the code of Lightning that uses it: a name that nobody reads is as good as gone

@@ -104,7 +104,7 @@ def test_bin_files_and_shards(videomae):
 def test_a_malicious_bin_is_refused(videomae):
     (videomae / "model.safetensors").unlink()
     torch.save({"x": transformers.VideoMAEConfig()}, videomae / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"pytorch_model.bin holds more than tensors"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin contains .*refused"):
         load_model(videomae)
 
 

@@ -16,21 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from tubelet.config.compose import build_model, compose
 from tubelet.data.randomness import generator
 from tubelet.masking import Mask, MaskGenerator, tube
 from tubelet.models.masked import MaskedModel
-from tubelet.runtime.lightning_internals import tensors_without_memory
+from tubelet.runtime.lightning_internals import cpu_attention_counts, tensors_without_memory
 
-# torch counts the attention kernels of GPUs, but not in every version that of the CPU
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
-    ),
-}
 RECIPES = ("base", "large", "huge")
 """Sizes for which there is a conf/experiment/pretrain_k400_*.yaml."""
 
@@ -122,7 +115,7 @@ def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 
             saved[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with mode, FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as flops:
+    with mode, FlopCounterMode(display=False, custom_mapping=cpu_attention_counts()) as flops:
         clip = torch.empty(batch, model.encoder.in_channels, grid.frames, grid.height, grid.width)
         with saved_tensors_hooks(weigh, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
             loss = torch.func.functional_call(model, fakes, (clip, mask)).loss

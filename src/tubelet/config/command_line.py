@@ -125,7 +125,9 @@ class CheckConfig(Callback):
         _check_or_refuse([config])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # another one knows its jobs only as it goes
+        if str(config.hydra.sweeper["_target_"]).endswith(
+            ".BasicSweeper"
+        ):  # another one knows its jobs only as it goes
             _check_or_refuse(_jobs(config))
 
 

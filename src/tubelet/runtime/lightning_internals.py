@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.strategies import ModelParallelStrategy
 
@@ -73,3 +74,18 @@ def tensors_without_memory() -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def cpu_attention_counts() -> dict[Any, Callable[..., int]]:
+    """For `FlopCounterMode(custom_mapping=...)`: the operations of the CPU's attention kernels, which torch counts for
+    the kernels of GPUs alone in some of its versions.
+    """
+    from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+    aten: Any = torch.ops.aten
+    return {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
+        ),
+    }
