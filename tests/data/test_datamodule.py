@@ -107,13 +107,6 @@ def test_unverified_training_videos_name_the_price_of_verifying(videos, tmp_path
     assert "not verified" not in caplog.text
 
 
-def test_labels_that_start_with_one_are_remarked_on(videos, tmp_path, caplog):
-    (tmp_path / "t.csv").write_text(f"path,label\n{videos.parent}/0.mp4,1\n{videos.parent}/1.mp4,2\n")
-    with caplog.at_level(logging.INFO):
-        datamodule(videos, tmp_path, train=str(tmp_path / "t.csv"))
-    assert "t.csv start with 1: classes are numbered from 0" in caplog.text
-
-
 def test_a_small_shared_memory_is_said_at_once(videos, tmp_path, monkeypatch):
     free = SimpleNamespace(free=20_000)
     monkeypatch.setattr("tubelet.data.worker.shutil.disk_usage", lambda path: free)

@@ -1,4 +1,4 @@
-"""The root schema that rejects unknown keys and impossible combinations, and how it tells the user."""
+"""The root schema that rejects unknown keys and impossible combinations, and how it reports mistakes to the user."""
 
 from tubelet.config import resolvers as _resolvers  # noqa: F401  (registers them)
 from tubelet.config.check import check

@@ -4,8 +4,8 @@ Hydra lets an unknown key pass wherever a yaml file brings it along or a `+` pre
 config: the root against `Root`, each `_target_` node against its callable's signature and type hints, and then the
 combinations no signature knows of. There is no dataclass per yaml file, and a new target needs nothing here.
 
-It looks twice: first without importing torch and the like (tubelet.config.stand_ins), so that most mistakes are told at
-once, and then, if nothing was found, with the real classes.
+It looks twice: first without importing torch and the like (tubelet.config.stand_ins), so that most mistakes are
+reported at once, and then, if nothing was found, with the real classes.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ what the others have appended since it last looked, and appends whole lines.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import logging
 import os
@@ -15,6 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from tubelet.data.reader import VideoError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two workers that meet the same video may each list it
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,8 @@ class BadVideos:
         """Unless another process has done so. Locked from reading to writing: two workers may meet the same video."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
             self._catch_up(file)
             if path not in self._known:
                 log.warning("cannot read %s (%s): %s", path, reason, self.consequence)

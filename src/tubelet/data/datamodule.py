@@ -19,11 +19,11 @@ from tubelet.data.bad_videos import BadVideos
 from tubelet.data.dataset import Batch, EvaluationVideos, TrainingVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import check_reader
-from tubelet.data.remarks import remarks
 from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_batch, trainer_position
 from tubelet.data.sampling import Kind, Pad, Sampling
 from tubelet.data.splits import STAGES
 from tubelet.data.transforms import Preprocess
+from tubelet.data.unverified import unverified
 from tubelet.data.worker import check_room, keep_memory
 from tubelet.masking import MaskGenerator
 
@@ -76,7 +76,7 @@ class VideoDataModule(L.LightningDataModule):
     augment            what else training does to each view; None: a multi-scale crop
     test_clips, test_crops    views of every test video: clips along its time, crops along its long side
     max_bad_share      in [0, 1]: the run fails if more of a manifest's videos cannot be read
-    timeout            seconds a worker may take over one batch before the run fails; 0: for ever
+    timeout            seconds a worker may take over one batch before the run fails; 0: no limit
     prepare            called once a node before anything is read, to make the files
     grid               the clip and its tokens
     preprocess         how the model wants its pixels
@@ -141,10 +141,10 @@ class VideoDataModule(L.LightningDataModule):
             raise ValueError(f"data.{splits[0]} is not set: it must name a manifest")
         for split in splits:
             if split in self.paths and split not in self.datasets:
-                self.datasets[split] = self._dataset(split, Manifest.read(self.paths[split]))
-                if split == "train" and self._rank == 0:
-                    for line in remarks(self.datasets[split].manifest, self.paths[split]):
-                        log.info(line)
+                manifest = Manifest.read(self.paths[split])
+                self.datasets[split] = self._dataset(split, manifest)
+                if split == "train" and self._rank == 0 and (line := unverified(manifest, self.paths[split])):
+                    log.info(line)
 
     def state_dict(self) -> dict[str, int]:
         """What the order of the samples depends on."""

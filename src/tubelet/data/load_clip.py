@@ -12,7 +12,7 @@ from tubelet.data.reader import Video, frame_times, read_clip
 from tubelet.data.transforms import Preprocess, view_shrinker
 
 
-class Sees(Protocol):
+class TakesClips(Protocol):
     """What a model says of the clips it takes."""
 
     @property
@@ -21,7 +21,7 @@ class Sees(Protocol):
     preprocess: Preprocess
 
 
-def load_clip(video: str | PathLike[str], model: Sees, stride: int | None = None, reader: str = "auto") -> Tensor:
+def load_clip(video: str | PathLike[str], model: TakesClips, stride: int | None = None, reader: str = "auto") -> Tensor:
     """float [1,C,T,H,W] from the middle of a video file, sampled, resized, cropped and normalised as `model` wants it.
 
     `stride` is the distance of frames in the file; None: sampled as the model was trained. Raises VideoError if the

@@ -3,7 +3,7 @@
 Our own format is a CSV with a header: `path` is required, every other column of `COLUMNS` optional (an empty cell means
 unknown). The headerless lists `path label` that VideoMAE's users have are read too, in which the label is the last
 token, so that a path may hold spaces; `tubelet.data.manifest_text` knows these and their variants. Paths are absolute,
-relative to the manifest, or begin with ~. A `labels.txt` beside the manifest names the classes, one a line.
+relative to the manifest, or begin with ~. A `labels.txt` beside the manifest names the classes, one per line.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _value(where: str, name: str, cell: str, names: dict[str, int]) -> object:
     try:
         number = float(cell) if kind == pa.float64() else int(cell.removesuffix(".0"))
     except ValueError:
-        advice = ": number the classes from 0, or list their names in labels.txt beside it, one a line"
+        advice = ": number the classes from 0, or list their names in labels.txt beside it, one per line"
         known = f", and is none of the {len(names)} names in labels.txt" if names else advice
         raise ValueError(f"{where}: {name} must be {kind}, got {cell!r}{known if name == 'label' else ''}") from None
     if name in ("label", "num_frames", "start") and number < 0 and (name, number) != ("label", -1):

@@ -21,6 +21,11 @@ def keep_memory(worker: int = 0) -> None:
         libc.mallopt(_TRIM_THRESHOLD, 8 * _LARGEST)
 
 
+def cores() -> int:
+    """The cores that this process may use. macOS and Windows only say how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_room(batch: int, workers: int, loaders: int = 1, shared: str = "/dev/shm") -> None:
     """Raises ValueError if the machine's shared memory cannot hold a batch of `batch` bytes from each worker of each
     loader. Without this check workers die or hang one by one when it is full, as in a container by default (64 MB).

@@ -16,10 +16,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tubelet.decoders.base import Decoder
 from tubelet.encoders.base import Encoder
+from tubelet.layers.attention import attend
 from tubelet.layers.block import Mlp, init_weights
 from tubelet.layers.position import fixed_positions, take_positions
 from tubelet.masking import Mask
@@ -44,10 +44,7 @@ class CrossBlock(nn.Module):
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        q = self.q(self.norm1(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B,heads,M,d]
-        kv = self.kv(y).unflatten(-1, (2, self.num_heads, -1))  # [B,V,2,heads,d]
-        k, v = (part.transpose(1, 2) for part in kv.unbind(2))  # each [B,heads,V,d]
-        x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = x + self.proj(attend(self.q(self.norm1(x)), self.kv(y), self.num_heads))
         return x + self.mlp(self.norm2(x))
 
 
@@ -55,7 +52,7 @@ class CrossAttentionDecoder(Decoder):
     """Args:
     encoder: whose tokens it looks at.
     target_dim: numbers to predict for each token, P.
-    predict: share of the hidden tokens, in (0, 1], that a training step predicts; drawn anew for every clip and step.
+    predict: share of the hidden tokens, in (0, 1], that a training step predicts; drawn for every clip and step.
     maps: each block looks at its own learned weighted sum of the encoder's blocks, instead of the last output alone.
     dim, num_heads: width and heads; None: half the encoder's width, heads 64 wide.
     depth, mlp_ratio: number of blocks, and the hidden width of each / its width.

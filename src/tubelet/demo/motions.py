@@ -23,6 +23,7 @@ from filelock import FileLock
 from rich.progress import track
 
 from tubelet.data.randomness import key
+from tubelet.data.worker import cores
 from tubelet.videos.processes import Report, run_jobs
 
 SIZE = 96  # pixels, both sides
@@ -109,7 +110,7 @@ def _render_all(directory: Path, seed: int, per_class: dict[str, int]) -> None:
                     rows.writerow([video.path, LABELS.index(video.action), FRAMES, FPS, SIZE, SIZE])
     (directory / "labels.txt").write_text("\n".join(LABELS) + "\n")
     # processes, not threads: numpy is called often and briefly, and each call would wait for the interpreter lock
-    done = run_jobs(_render, [(directory, video) for video in videos], len(os.sched_getaffinity(0)), limit=60.0)
+    done = run_jobs(_render, [(directory, video) for video in videos], cores(), limit=60.0)
     for (_, video), killed in track(done, "rendering the demo videos", total=len(videos)):
         if killed is not None:
             raise RuntimeError(f"rendering {video.path}: {killed.reason}")

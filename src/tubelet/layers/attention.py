@@ -11,6 +11,13 @@ from torch.nn import functional as F
 Bias = Literal["qkv", "qv", "none"]
 
 
+def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
+    """Queries [B,M,D] over other tokens, whose keys and values lie side by side in kv [B,K,2*D] -> [B,M,D]."""
+    q = q.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # [B,heads,M,d]
+    k, v = (part.transpose(1, 2) for part in kv.unflatten(-1, (2, num_heads, -1)).unbind(2))  # each [B,heads,K,d]
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """[B,K,D] -> [B,K,D]. With `bias="qv"` queries and values have a bias and keys have none, as in BEiT and VideoMAE.
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from tubelet.layers.attention import attend
 from tubelet.layers.block import Block, Mlp, init_weights
 from tubelet.layers.stack import Stack
 
@@ -51,9 +51,6 @@ class AttentivePool(Stack):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x, _ = block(x)
-        q = self.q(self.query).expand(len(x), -1, -1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        kv = self.kv(self.norm1(x)).unflatten(-1, (2, self.num_heads, -1))  # [B,K,2,heads,d]
-        k, v = (part.transpose(1, 2) for part in kv.unbind(2))  # each [B,heads,K,d]
-        pooled = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # [B,1,D]
-        x = self.query + self.proj(pooled)
+        q = self.q(self.query).expand(len(x), -1, -1)  # [B,1,D]
+        x = self.query + self.proj(attend(q, self.kv(self.norm1(x)), self.num_heads))
         return (x + self.mlp(self.norm2(x)))[:, 0]

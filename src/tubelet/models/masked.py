@@ -7,7 +7,6 @@ Tong et al., VideoMAE, https://arxiv.org/abs/2203.12602. The target (tubelet.tar
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor
@@ -54,8 +53,8 @@ class MaskedModel(VideoModel):
     ) -> None:
         super().__init__(encoder, preprocess)
         # the target is built first, because its width is the decoder's output width
-        made: Target = (target or partial(Pixels))(encoder, self.preprocess)
-        self.decoder: Decoder = (decoder or partial(SelfAttentionDecoder))(encoder, made.dim)
+        made: Target = (target or Pixels)(encoder, self.preprocess)
+        self.decoder: Decoder = (decoder or SelfAttentionDecoder)(encoder, made.dim)
         self.target = made
 
     def check_masking(self, masking: Callable[..., Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""One video, written anew: H.264 in mp4, smaller, with key frames close together and no frame that training skips."""
+"""One video, encoded again: H.264 in mp4, smaller, with key frames close together and no frame that training skips."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Jobs in processes of their own that are killed when they take too long: native decoders can loop for ever holding the
-interpreter's lock, or crash, and neither may take the others along.
+"""Jobs in processes of their own that are killed when they take too long: native decoders can loop without an end and
+hold the interpreter's lock, or crash, and neither may take the others along.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 Report = Callable[[str], None]
-"""What a job calls on entering its next stage, with the stage's name; the clock starts anew."""
+"""What a job calls on entering its next stage, with the stage's name; the clock starts again."""
 
 
 def heartbeat(report: Report, stage: str, seconds: float = 1.0) -> Callable[[], None]:
-    """To be called at every little step: starts the clock of the stage anew, every so many seconds."""
+    """To be called at every little step: starts the clock of the stage again, every so many seconds."""
     last = time.monotonic()
 
     def beat() -> None:
@@ -87,7 +87,7 @@ class _Worker(Generic[Job]):
 
 class _Team(Generic[Job, Result]):
     def __init__(self, work: Callable[[Job, Report], Result], limit: float) -> None:
-        # neither fork (decoders and progress bars hold threads) nor spawn (which imports torch anew for every process)
+        # neither fork (decoders and progress bars hold threads) nor spawn (which imports torch again for every process)
         self.context = mp.get_context("forkserver")
         self.context.set_forkserver_preload(["tubelet.data.reader", "av"])  # the former has torch
         self.work, self.limit, self.workers = work, limit, list[_Worker[Job]]()

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tubelet.data.manifest import Manifest, Record
+from tubelet.data.worker import cores
 from tubelet.storage import replacing
 from tubelet.videos.encode import Clip, Encoded, Encoding, Settings, clip_time, encode, partial_file
 from tubelet.videos.journal import Journal, progress_bar
@@ -59,7 +60,7 @@ def transcode(
     _print_problems(results)
     with progress_bar() as bar:
         task = bar.add_task("transcode", total=len(results) + len(jobs), completed=len(results))
-        for job, result in _encode_all(jobs, workers or len(os.sched_getaffinity(0)), limit):
+        for job, result in _encode_all(jobs, workers or cores(), limit):
             if result.status == "ok":
                 # in this order: a file in its place is always one that the journal knows
                 journal.add(job.source, {"target": names[job.source], "result": asdict(result)})

@@ -16,6 +16,7 @@ from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_f
 from tubelet.data.reader.kind import look_at
 from tubelet.data.reader.pyav import PyavVideo
 from tubelet.data.sampling import span
+from tubelet.data.worker import cores
 from tubelet.videos.journal import Journal, progress_bar
 from tubelet.videos.processes import Killed, Report, heartbeat, run_jobs
 from tubelet.videos.shards import copy_labels, take_shard
@@ -70,7 +71,7 @@ def verify(
     with progress_bar() as bar:
         task = bar.add_task("verify", total=len(set(paths)), completed=len(findings))
         jobs = [Job(path) for path in dict.fromkeys(paths) if path not in findings]
-        for path, finding in examine_all(jobs, workers or len(os.sched_getaffinity(0)), limit):
+        for path, finding in examine_all(jobs, workers or cores(), limit):
             findings[path] = finding
             journal.add(path, asdict(finding))
             _print(path, finding)

@@ -57,8 +57,8 @@ class DecordVideo(Video):
 
 def _check_head(path: str) -> None:
     """Raises VideoError for what decord does not survive. In an MPEG transport stream it never reaches the last frames,
-    and looks for them for ever. It makes room for as many frames as an .avi claims to have, and aborts the process if
-    there is not enough: no file of this size can keep a claim of less than 8 bytes a frame.
+    and does not stop looking for them. It makes room for as many frames as an .avi claims to have, and aborts the
+    process if there is not enough: no file of this size can keep a claim of less than 8 bytes per frame.
     """
     with open(path, "rb") as file:
         head = file.read(4096)

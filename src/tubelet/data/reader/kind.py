@@ -1,4 +1,4 @@
-"""Which readers are right on a file, told by its packets. At most one picture is decoded: some milliseconds a file.
+"""Which readers are right on a file, by its packets. At most one picture is decoded: some milliseconds per file.
 
 A seeking reader is wrong where its way of counting does not fit the container: docs/videos.md has the table, and
 tests/data/test_kinds.py measures it. Only what is listed here as right is used without `tubelet verify`; decoding from

@@ -116,7 +116,7 @@ class PyavVideo(Video):
         self._fresh = True
 
     def _rewind(self) -> None:
-        """By opening it anew: some containers cannot seek, others do not find their first frame again."""
+        """By opening it again: some containers cannot seek, others do not find their first frame again."""
         if not self._fresh:
             self.container.close()
             self._open()

@@ -1,41 +1,25 @@
-"""What to say of a training list before training: that nobody has verified it, that its labels start with 1."""
+"""What to say of a training list that nobody has verified."""
 
 from __future__ import annotations
 
 import os
 
-import pyarrow.compute as pc
-
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import VideoError
 from tubelet.data.reader.pyav import PyavVideo
+from tubelet.data.worker import cores
 
 _SAMPLES = 8
 _PIXELS_PER_SECOND = 100e6  # of one core that decodes H.264 and compares readers
 
 
-def remarks(manifest: Manifest, path: str) -> list[str]:
-    """One line for each."""
-    return [line for line in (_unverified(manifest, path), _labels_from_one(manifest, path)) if line]
-
-
-def _labels_from_one(manifest: Manifest, path: str) -> str | None:
-    least = pc.min(manifest.table["label"]).as_py()
-    if not least or (manifest.root / "labels.txt").is_file():
-        return None
-    return (
-        f"the labels of {path} start with {least}: classes are numbered from 0, so classes 0 to {least - 1} have no "
-        "video. Subtract it from every label, or name the classes in labels.txt beside it"
-    )
-
-
-def _unverified(manifest: Manifest, path: str) -> str | None:
+def unverified(manifest: Manifest, path: str) -> str | None:
     """What verifying would cost; None if every video has been verified."""
     unknown = manifest.table["status"].null_count
     if not unknown:
         return None
     cost = _seconds_of_one(manifest)
-    price = "" if cost is None else f", about {_duration(cost * unknown / _cores())} on {_cores()} cores"
+    price = "" if cost is None else f", about {_duration(cost * unknown / cores())} on {cores()} cores"
     return (
         f"{unknown:,} of {len(manifest):,} videos of {path} are not verified: each is looked at before it is read, "
         f"those of an unusual kind are decoded from their start, and bad ones are met while training. "
@@ -56,10 +40,6 @@ def _seconds_of_one(manifest: Manifest) -> float | None:
             except VideoError:
                 continue
     return sum(found) / len(found) if found else None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _duration(seconds: float) -> str:
