@@ -309,6 +309,14 @@ def test_explain_knows_the_error_of_a_loaders_worker() -> None:
     assert explain(raised_again(lambda: int("many"))) is None
 
 
+def test_a_value_that_needs_quotes_of_its_own(composed: Compose) -> None:
+    with pytest.raises(HydraException) as caught:
+        composed("resume=runs/a/checkpoints/step=2.ckpt")
+    message = str(explain(caught.value))
+    assert message.startswith("resume=runs/a/checkpoints/step=2.ckpt: cannot be read")
+    assert "'resume=\"VALUE\"'" in message
+
+
 def test_explain_tells_a_users_mistake_from_ours(composed: Compose) -> None:
     grid = {"_target_": "tubelet.clip.ClipGrid", "frames": 7, "height": 8, "width": 8, "tubelet": 2, "patch": 4}
     with pytest.raises(ValueError) as caught:

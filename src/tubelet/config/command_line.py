@@ -19,7 +19,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -81,6 +81,12 @@ def explain(error: BaseException) -> str | None:
     A user's mistake is what Hydra, OmegaConf and yaml refuse, and a ValueError that was raised by tubelet's own code.
     """
     cause = error.__cause__ or error.__context__
+    if isinstance(error, OverrideParseException):
+        key = error.override.partition("=")[0]
+        return (
+            f"{error.override}: cannot be read ({str(error).splitlines()[0]}). A value that contains = or "
+            f"brackets needs its own quotes: '{key}=\"VALUE\"'"
+        )
     if isinstance(error, HydraException):
         file = re.match(r"In '(.+?)':", str(error))  # the file of conf/ that Hydra was reading
         if isinstance(cause, OmegaConfBaseException):

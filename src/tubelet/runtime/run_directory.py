@@ -208,8 +208,8 @@ def _find_restarted(candidates: list[Path], cfg: DictConfig) -> tuple[RunDirecto
         return None, ""
     asked = " ".join(changed_trainer_settings(own[0].config, cfg))
     return None, (
-        f"the job ({own[0].job}) was restarted, and {own[0].path} of it is finished, but not with {asked}, for which "
-        f"this command asks (resume={own[0].path} continues that one): "
+        f"the job ({own[0].job}) was restarted; its run {own[0].path} is finished, and this command asks for {asked} "
+        f"(resume={own[0].path} would continue that run): "
     )
 
 
