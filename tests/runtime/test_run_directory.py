@@ -183,7 +183,7 @@ def test_a_restarted_job_asked_for_more_than_it_has_finished_says_so(monkeypatch
     assert run.path != path
     assert checkpoint is None
     assert f"its run {path} is finished, and this command asks for trainer.max_steps=6" in reason
-    assert f"resume={path} continues that one" in reason
+    assert f"resume={path} would continue that run" in reason
     assert f"new run directory {run.path}" in reason
     save(run.last_checkpoint)
     run.unlock()
