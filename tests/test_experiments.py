@@ -45,7 +45,9 @@ PRETRAINING = [name for name in EXPERIMENTS if "pretrain" in name or name == "de
 LABELLED = [name for name in EXPERIMENTS if name not in PRETRAINING]
 
 
-@pytest.mark.parametrize("method", ["finetune", "scratch", "linear", "attentive"])
+@pytest.mark.parametrize(
+    "method", ["linear", *(pytest.param(m, marks=pytest.mark.slow) for m in ("finetune", "scratch", "attentive"))]
+)
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_goes_with_every_method_that_learns_labels(name: str, method: str, videos: Path) -> None:
     files = [f"data.{split}={videos}" for split in ("train", "val", "test")]
