@@ -85,7 +85,9 @@ def predict(
     ] = False,
     trust: Trust = None,
 ) -> None:
-    """Predict the classes of videos. The probabilities are averaged over views that cover the whole video."""
+    """Predict the classes of videos, or the numbers of a regression. They are averaged over views that cover the whole
+    video.
+    """
     import json
 
     from tubelet.data.reader import VideoError
@@ -95,7 +97,7 @@ def predict(
     classifier = load_model(model, trust=trust or [])
     if labels is not None:
         name_classes(classifier, labels)
-    failed = 0
+    failed, numbers = 0, getattr(classifier, "problem", None) == "regression"
     for video in videos:
         try:
             top = predict(classifier, video, topk)
@@ -103,10 +105,13 @@ def predict(
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        if as_json:
+        if as_json and numbers:
+            print(json.dumps({"video": str(video), "values": dict(top)}))
+        elif as_json:
             print(json.dumps({"video": str(video), "top": [{"label": a, "probability": p} for a, p in top]}))
         else:
-            print(video, *(f"{p:7.2%}  {label}" for label, p in top), sep="\n  ")
+            shown = (f"{score:9.4g}" if numbers else f"{score:7.2%}" for _, score in top)
+            print(video, *(f"{score}  {name}" for score, (name, _) in zip(shown, top, strict=True)), sep="\n  ")
     if failed:
         raise typer.Exit(1 if failed < len(videos) else 2)
 

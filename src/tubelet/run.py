@@ -124,6 +124,7 @@ def build(
         grid=model.grid,
         preprocess=model.preprocess,
         masking=masking,
+        labels=model.labels,
         seed=config["seed"],
         accumulate=config["trainer"]["accumulate"],
         run_dir=run_dir,

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tubelet.data.bad_videos import BadVideos
-from tubelet.data.dataset import NO_LABEL, Batch, EvaluationVideos, collate
+from tubelet.data.dataset import Batch, EvaluationVideos, collate
+from tubelet.data.labels import NO_LABEL
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import generator
 from tubelet.data.sampler import EvaluationBatches

@@ -17,6 +17,7 @@ from tubelet.clip import ClipGrid
 from tubelet.data.augment import Augment
 from tubelet.data.bad_videos import BadVideos
 from tubelet.data.dataset import Batch, EvaluationVideos, TrainingVideos, collate
+from tubelet.data.labels import Labels
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import check_reader
 from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_batch, trainer_position
@@ -81,6 +82,7 @@ class VideoDataModule(L.LightningDataModule):
     grid               the clip and its tokens
     preprocess         how the model wants its pixels
     masking            draws a clip's mask in the worker; None: batches without masks
+    labels             what a batch holds of the labels: a class number, several classes, or numbers
     accumulate         batches to an optimizer step
     run_dir            where `bad_videos.csv` goes
 
@@ -112,6 +114,7 @@ class VideoDataModule(L.LightningDataModule):
         grid: ClipGrid,
         preprocess: Preprocess,
         masking: MaskGenerator | None = None,
+        labels: Labels | None = None,
         seed: int = 0,
         accumulate: int = 1,
         run_dir: str | Path,
@@ -126,6 +129,7 @@ class VideoDataModule(L.LightningDataModule):
         self.sampling, self.flip, self.augment = Sampling(sampling, stride, fps, pad), flip, augment
         self.num_classes, self.test_views, self.max_bad_share = num_classes, (test_clips, test_crops), max_bad_share
         self.prepare, self.grid, self.preprocess, self.masking = prepare, grid, preprocess, masking
+        self.labels = labels
         self.seed, self.run_dir = seed, Path(run_dir)
         self.datasets: dict[str, TrainingVideos | EvaluationVideos] = {}
         self._order: TrainingBatches | None = None
@@ -200,6 +204,7 @@ class VideoDataModule(L.LightningDataModule):
                 f"but data.num_classes is {self.num_classes}"
             )
         common: dict[str, Any] = {"seed": self.seed, "masking": self.masking, "reader": self.reader}
+        common["labels"] = self.labels
         if split == "train":
             bad_videos = BadVideos(self.run_dir / "bad_videos.csv", len(manifest), self.max_bad_share)
             common |= {"augment": self.augment, "flip": self.flip, "repeats": self.repeats}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tubelet.data.manifest import Manifest, Record
+from tubelet.data.manifest import LABEL_COLUMNS, Manifest, Record
 from tubelet.data.worker import cores
 from tubelet.storage import replacing
 from tubelet.videos.encode import Clip, Encoded, Encoding, Settings, clip_time, encode, partial_file
@@ -72,7 +72,8 @@ def transcode(
     for i, record in enumerate(records):
         if columns["status"][i] == "ok" and record.status is not None:
             columns["status"][i] = record.status
-    columns |= {name: [getattr(record, name) for record in records] for name in ("label", "start", "end")}
+    kept = (*LABEL_COLUMNS.values(), "start", "end")
+    columns |= {name: [getattr(record, name) for record in records] for name in kept}
     Manifest.from_columns(target, {"path": [names[path] for path in paths], **columns}).write(out)
     _summarise(results, originals, names, out, limit)
     return sum(result.status != "ok" for result in results.values())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.data.manifest import Manifest
+from tubelet.data.manifest import LABEL_COLUMNS, Manifest
 from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
 from tubelet.data.reader.kind import look_at
 from tubelet.data.reader.pyav import PyavVideo
@@ -76,7 +76,7 @@ def verify(
             journal.add(path, asdict(finding))
             _print(path, finding)
             bar.advance(task)
-    columns = {name: listed.table[name].to_pylist() for name in ("path", "label", "start", "end")}
+    columns = {name: listed.table[name].to_pylist() for name in ("path", *LABEL_COLUMNS.values(), "start", "end")}
     for name in ("num_frames", "fps", "height", "width", "status", "reader"):
         columns[name] = [getattr(findings[path], name) for path in paths]
     outside = _mark_segments_outside(columns, paths)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from tubelet.clip import ClipGrid
+from tubelet.data.labels import Labels, problem_of
 from tubelet.encoders.base import Encoder, sides
 from tubelet.masking import MaskGenerator, generators
 from tubelet.models.base import VideoModel
@@ -116,12 +117,33 @@ def start_from(
     source = read(path)
     if node is not None:
         _check_settings(model, node, source, trust)
+    if isinstance(model, VideoClassifier) and "head.weight" in source.state:
+        source = _head_of(model, source, node, new_task)
     report = _place_weights(model, source, new_task, trust)
-    names = source.node.get("id2label")
-    if not new_task and names and isinstance(model, VideoClassifier) and model.id2label is None:
-        model.id2label = {int(number): name for number, name in names.items()}
     print(f"{source.name}: {report}")
     return report
+
+
+def _head_of(model: VideoClassifier, source: Source, node: Node | None, new_task: bool) -> Source:
+    """Give the model what belongs to the weights of a head: the names of its classes, what they mean, and the units.
+
+    Returns the source, in training without its head if that has learned something else.
+    """
+    old, classes = source.node, source.state["head.weight"].shape[0]
+    problem = problem_of(old.get("problem_type"), classes)
+    if new_task and problem != model.problem:
+        return replace(source, state={key: value for key, value in source.state.items() if not key.startswith("head.")})
+    if classes != model.num_classes:
+        return source  # `place` refuses it, or makes a new head
+    if not new_task:
+        model.labels = Labels(problem, model.num_classes)
+        if old.get("id2label") and model.id2label is None:
+            model.id2label = {int(number): name for number, name in old["id2label"].items()}
+    units = {name: old.get(name) for name in ("value_mean", "value_std")}
+    model.set_units(*units.values())
+    if node is not None:
+        node.update(units, problem_type=model.problem)
+    return source
 
 
 def load_masking(

@@ -48,7 +48,8 @@ def _classifier(node: Node, num_classes: int) -> Node:
     """
     if node["_target_"] == path_of(VideoClassifier):
         same = node["num_classes"] == num_classes
-        return node if same else {**node, "num_classes": num_classes, "id2label": None}
+        fresh = dict.fromkeys(("id2label", "value_mean", "value_std"))
+        return node if same else {**node, "num_classes": num_classes, **fresh}
     encoder = node.get("encoder") or {key: value for key, value in node.items() if key != "preprocess"}
     new: Node = {
         "_target_": path_of(VideoClassifier),

@@ -79,6 +79,7 @@ class HuggingFace:
             labels = model.id2label or {i: f"LABEL_{i}" for i in range(model.num_classes)}
             config["id2label"] = {str(i): label for i, label in labels.items()}
             config["label2id"] = {label: i for i, label in labels.items()}
+            config["problem_type"] = model.problem
         return Files(_foreign_state(model, family), config, hf_processor.describe(model, family))
 
 
@@ -97,6 +98,7 @@ def node_of(config: Node, task: Task, state: State | None = None, num_classes: i
         "_target_": path_of(VideoClassifier),
         "encoder": encoder,
         "num_classes": classes,
+        "problem_type": config.get("problem_type"),
         **family.head_node(config),
         "id2label": _labels(config, classes),
     }
@@ -129,6 +131,10 @@ def _foreign_state(model: nn.Module, family: Family) -> State:
         refuse(not own, f"{key} other than VideoMAE's table of this clip size")
     if isinstance(model, Encoder):
         state = {f"encoder.{key}": value for key, value in state.items()}
+    if isinstance(model, VideoClassifier) and model.value_mean is not None and model.value_std is not None:
+        # the units of a regression become a part of its head
+        state["head.weight"] = state["head.weight"] * model.value_std[:, None]
+        state["head.bias"] = state["head.bias"] * model.value_std + model.value_mean
     theirs = family.weights_out(to_theirs(state, family.rows))
     if isinstance(model, Encoder):
         theirs = {key.removeprefix(family.prefix): value for key, value in theirs.items()}
