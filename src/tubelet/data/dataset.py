@@ -123,10 +123,9 @@ class _Videos(torch.utils.data.Dataset[Sample | None]):
 
         def numbers(video: Video) -> list[int]:
             whole, fps, times = record.num_frames or video.num_frames, record.fps or video.fps, None
-            if record.start is None and record.end is None and self.sampling.fps is None:
-                return choose(whole, fps, None)
-            times = frame_times(record.path)
-            first, end = span(whole, fps, record.start, record.end, times)
+            if self.sampling.fps is not None or record.start is not None or record.end is not None:
+                times = frame_times(record.path)
+            first, end = span(whole, fps, *record.segment, times)
             chosen = choose(end - first, fps, None if times is None else times[first:end])
             return [first + number for number in chosen]
 

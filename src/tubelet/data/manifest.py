@@ -34,6 +34,7 @@ LABEL_COLUMNS: dict[Problem, str] = {
     "multi_label_classification": "labels",
     "regression": "values",
 }
+SEGMENT_COLUMNS = ("start", "end", "start_frame", "end_frame")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,19 @@ class Record:
     values: list[float] | None = None
     start: float | None = None
     end: float | None = None
+    start_frame: int | None = None
+    end_frame: int | None = None
     num_frames: int | None = None
     fps: float | None = None
     height: int | None = None
     width: int | None = None
     status: str | None = None
     reader: str | None = None
+
+    @property
+    def segment(self) -> tuple[float | None, float | None, int | None, int | None]:
+        """The values of `SEGMENT_COLUMNS`."""
+        return self.start, self.end, self.start_frame, self.end_frame
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +30,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "values": pa.list_(pa.float64()),  # the numbers of a regression; empty: unknown
     "start": pa.float64(),  # of a segment, in seconds after the first frame; empty: the video's first frame
     "end": pa.float64(),  # the first moment behind it; empty: the video's end
+    "start_frame": pa.int64(),  # the same in frames from 0, instead of seconds
+    "end_frame": pa.int64(),  # the first frame behind it
     "num_frames": pa.int64(),  # frames that can be decoded, not what the container claims
     "fps": pa.float64(),
     "height": pa.int64(),
@@ -115,6 +118,8 @@ def _quick_csv(file: Path) -> pa.Table | None:
     except pa.ArrowInvalid:
         return None
     several = pc.list_flatten(table["labels"])
+    if set(table.column_names) & {"start_frame", "end_frame"} and _has_frames(table):
+        return None
     least = [pc.min(column).as_py() for column in (table["label"], table["start"], table["num_frames"], several)]
     fine = all(value is None or value >= 0 for value in least) and not table["path"].null_count
     finite = pc.all(pc.is_finite(pc.list_flatten(table["values"]))).as_py() in (None, True)
@@ -135,12 +140,25 @@ def _careful_csv(file: Path, text: str, delimiter: str, header: list[str]) -> pa
         if len(row) != len(header):
             raise ValueError(f"{where}: {len(row)} cells under a header of {len(header)}")
         values = {name: _value(where, name, cell.strip(), names) for name, cell in zip(header, row, strict=True)}
-        start, end = values.get("start"), values.get("end")
-        if end is not None and end <= (start or 0.0):  # type: ignore[operator]
-            raise ValueError(f"{where}: end must lie behind start, got {start or 0.0:g} to {end:g} seconds")
+        _check_segment(where, values)
         for name, value in values.items():
             columns[name].append(value)
     return complete(pa.table({name: pa.array(values, COLUMNS[name]) for name, values in columns.items()}))
+
+
+def _has_frames(table: pa.Table) -> bool:
+    return any(table[name].null_count < len(table) for name in ("start_frame", "end_frame"))
+
+
+def _check_segment(where: str, values: dict[str, Any]) -> None:
+    given = []
+    for start, end, unit in (("start", "end", "seconds"), ("start_frame", "end_frame", "frames")):
+        first, behind = values.get(start), values.get(end)
+        given.append(first is not None or behind is not None)
+        if behind is not None and behind <= (first or 0):
+            raise ValueError(f"{where}: {end} must lie behind {start}, got {first or 0:g} to {behind:g} {unit}")
+    if all(given):
+        raise ValueError(f"{where}: a segment is given in seconds (start, end) or in frames, not in both")
 
 
 def _value(where: str, name: str, cell: str, names: dict[str, int]) -> object:
