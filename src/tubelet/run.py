@@ -44,7 +44,7 @@ from tubelet.weights.load import start_from
 
 console = Console()
 # Lightning's warnings do not apply here: our sampler does resume in the middle of an epoch (tubelet/data/sampler.py)
-_IRRELEVANT_WARNINGS = "not resumable|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+_IRRELEVANT_WARNINGS = "not resumable|No positive samples found|does not have many workers|treespec|LeafSpec|overrides the configure_model"
 warnings.filterwarnings("ignore", message=f".*({_IRRELEVANT_WARNINGS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 CHOSEN = "TUBELET_CHOSEN"

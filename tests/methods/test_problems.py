@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 from tubelet import run
 from tubelet.cli import app
 from tubelet.data.dataset import Batch
+from tubelet.data.manifest import Manifest
 from tubelet.encoders.vit import VideoViT
 from tubelet.methods.base import Plan
 from tubelet.methods.classification import Classification
+from tubelet.methods.problems import SeveralClasses
 from tubelet.models.classifier import VideoClassifier
 from tubelet.optim.adamw import AdamW
 from tubelet.weights.load import load_model
@@ -113,6 +115,13 @@ def test_transformers_computes_the_same(tmp_path: Path, problem: str) -> None:
         assert torch.allclose(model(clip), again(clip), atol=1e-5)
 
 
+def test_a_class_without_a_video_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "m.csv").write_text("path,labels\na.mp4,0;2\nb.mp4,0\n")
+    weight = SeveralClasses(3).check(Manifest.read(tmp_path / "m.csv"), "data.train m.csv", "train", None)
+    assert weight.tolist() == [0, 2, 1]
+    assert "data.train m.csv: no video of class 1: it is not learned" in caplog.text
+
+
 def test_losses_by_hand() -> None:
     encoder = VideoViT(image_size=16, num_frames=4, patch_size=8, dim=24, depth=1, num_heads=2)
     logits = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
@@ -151,7 +160,7 @@ def test_mixup_mixes_several_labels_as_it_mixes_the_clips() -> None:
     ("column", "cells", "settings", "message"),
     [
         ("labels", ["0", "1", "", "1", "0", "2"], [], r"1 of its 6 videos have nothing in the column `labels`"),
-        ("labels", ["0", "1", "0", "1", "0", "0"], ["data.num_classes=3"], r"no video of class 2, of 3 classes"),
+        ("labels", ["0", "1", "0", "1", "0", "7"], ["data.num_classes=3"], r"has label 7, but data\.num_classes is 3"),
         ("values", ["1", "2;3", "1", "1", "1", "1"], [], r"the videos have 1 or 2 numbers in the column `values`"),
         (
             "values",

@@ -65,11 +65,13 @@ def check_training(counts: Tensor, name: str, names: dict[int, str] | None) -> N
         )  # fmt: skip
 
 
-def warn_missing(counts: Tensor, name: str, names: dict[int, str] | None) -> None:
-    """Warn of classes without a video in the evaluation."""
+def warn_missing(
+    counts: Tensor, name: str, names: dict[int, str] | None, consequence: str = "its accuracy is not measured"
+) -> None:
+    """Warn of classes without a video."""
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
-        log.warning("%s: no video of class %s, so its accuracy is not measured", name, _names_of(empty, names))
+        log.warning("%s: no video of class %s: %s", name, _names_of(empty, names), consequence)
 
 
 def match_names(names: list[str], known: dict[int, str], where: str) -> list[int]:
