@@ -44,7 +44,9 @@ from tubelet.weights.load import start_from
 
 console = Console()
 # Lightning's warnings do not apply here: our sampler does resume in the middle of an epoch (tubelet/data/sampler.py)
-_IRRELEVANT_WARNINGS = "not resumable|No positive samples found|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+_IRRELEVANT_WARNINGS = (
+    "not resumable|No positive samples found|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+)
 warnings.filterwarnings("ignore", message=f".*({_IRRELEVANT_WARNINGS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 CHOSEN = "TUBELET_CHOSEN"
@@ -159,6 +161,7 @@ def make_plan(config: Node, steps_per_epoch: int) -> Plan:
     steps_per_epoch = max(steps_per_epoch, 1)  # it is 0 where nothing is trained
     max_steps, max_epochs = config["trainer"]["max_steps"], config["trainer"]["max_epochs"]
     steps = max_steps if max_steps > 0 else max_epochs * steps_per_epoch
+    steps = min(steps, config["trainer"].get("fast_dev_run") or steps)
     return Plan(steps, steps_per_epoch, config["data"]["batch_size"], config["seed"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -70,7 +71,8 @@ class KNN(L.Callback):
     def _features(self, trainer: L.Trainer, method: Method, split: str) -> tuple[Tensor, Tensor]:
         """Features [n,D] and labels [n] of the labelled videos, gathered from all ranks: the same on every rank."""
         features, labels, data = [], [], data_of(trainer)
-        for batch in self._loader(trainer, split):
+        limit = trainer.limit_val_batches  # a number of batches, or 1.0: all
+        for batch in islice(self._loader(trainer, split), limit if isinstance(limit, int) else None):
             if len(batch) == 0:  # none of its videos could be read
                 continue
             batch = data.transfer_batch_to_device(batch, method.device, 0)
