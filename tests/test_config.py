@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -420,3 +421,17 @@ def test_a_sweep_says_which_job_failed_and_goes_on(app: Path) -> None:
     assert result.stderr == (
         "Error executing job with overrides: ['seed=14']\nerror: num_frames 7 is not divisible by tubelet_size 2\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x/last.ckpt"), "runs/x/last.ckpt: No space left"),
+        (OSError(errno.EROFS, "Failed to open local file 'a.csv'"), "Failed to open local file 'a.csv'"),
+        (OSError(errno.EPIPE, "Broken pipe"), None),
+    ],
+)
+def test_what_the_disk_refuses_is_one_line(error: OSError, message: str | None) -> None:
+    told = explain(error)
+    assert told is None if message is None else message in str(told)

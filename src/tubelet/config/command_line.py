@@ -5,6 +5,7 @@ With HYDRA_FULL_ERROR=1 in the environment every error comes with its traceback.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -29,6 +30,9 @@ from tubelet.config.check import check_all
 from tubelet.config.schema import ConfigError, unknown_key
 from tubelet.config.stand_ins import parameters_by_path
 
+_OF_THE_DISK = {
+    getattr(errno, name) for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR"]
+}
 _explaining = False
 """Whether this runs within `user_errors`, and the user has not asked for tracebacks."""
 
@@ -78,7 +82,8 @@ def _explained() -> Iterator[None]:
 def explain(error: BaseException) -> str | None:
     """The message for a user's mistake; None for an error of ours, which deserves its traceback.
 
-    A user's mistake is what Hydra, OmegaConf and yaml refuse, and a ValueError that was raised by tubelet's own code.
+    A user's mistake is what Hydra, OmegaConf and yaml refuse, a ValueError that was raised by tubelet's own code, and
+    a file or directory that the system does not let us read or write.
     """
     cause = error.__cause__ or error.__context__
     if isinstance(error, OverrideParseException):
@@ -94,6 +99,8 @@ def explain(error: BaseException) -> str | None:
         return str(error).partition("\nConfig search path")[0].strip()
     if isinstance(error, OmegaConfBaseException):
         return _explain_key(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, yaml.YAMLError) or (isinstance(error, ValueError) and _raised_by_tubelet(error)):
         return str(error)
     return _explain_worker(error) if isinstance(error, ValueError) else None
