@@ -45,7 +45,7 @@ def predict(
     shrink = view_shrinker((grid.height, grid.width), preprocess.short_side, crops)
     frames = read_clip(video, choose, reader, shrink)  # [clips*T,crops,h,w,C]: whole frames would fill the memory
     # the video is decoded once; the model runs once per crop, which limits the memory
-    device = model.head.weight.device
+    device = next(model.parameters()).device
     training = model.training
     model.eval()
     total = torch.zeros(model.num_classes)
