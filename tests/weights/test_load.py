@@ -307,6 +307,7 @@ def test_a_file_of_the_original_code_with_its_arguments(tmp_path):
     ("contents", "message"),
     [
         (b"", "is empty"),
+        (b"# a text\n" * 20, "is no file of weights"),
         (b"<!DOCTYPE html><html>404</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         ((GOLDEN / "videomae_finetune.pth").read_bytes()[:20000], "is damaged or was not copied to its end"),

@@ -81,6 +81,8 @@ def read_torch_file(path: Path) -> Any:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if re.search(r"Unsupported operand|invalid load key|Weights only load failed.*not a", str(error)):
+            raise ValueError(f"{path} is no file of weights: neither torch.save nor safetensors wrote it") from error
         unsupported = re.search(r"(?:Unsupported|Blocked) \w+[:\s]+(?:GLOBAL )?([\w.]+)|GLOBAL ([\w.]+)", str(error))
         found = next((name for name in unsupported.groups() if name), None) if unsupported else None
         what = f"contains {found}" if found else "contains more than tensors and plain data"
