@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch._utils import ExceptionWrapper
 
 from tubelet.config import ConfigError, check, explain
+from tubelet.config.schema import SUPPLIED
 from tubelet.config.values import fits
 from tubelet.data.reader import read_frames
-from tubelet.nodes import build, target_of
+from tubelet.nodes import build, parameters_of, target_of
 
 APP = Path(__file__).parent / "config_app"
 CONF = Path(__file__).parents[1] / "conf"
@@ -112,6 +113,19 @@ def test_unknown_key_at_the_root(composed: Compose) -> None:
         composed(experiment="seeed: 1")
     assert explain(caught.value) == f"conf/experiment/mine.yaml: {message}"
     assert mistakes(composed("+foo=1"))[0].startswith("foo: unknown key (there are: name, seed, stage, ")
+
+
+@pytest.mark.parametrize("group", SUPPLIED)
+def test_what_the_program_passes_itself_is_not_for_a_config_to_set(group: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["trainer=cpu", *(f"+{group}.{key}=1" for key in SUPPLIED[group])])
+        assert set(SUPPLIED[group]) <= parameters_of(target_of(cfg[group]["_target_"])).keys()
+        for key, mistake in zip(SUPPLIED[group], mistakes(cfg), strict=True):
+            assert mistake.startswith(f"{group}.{key}: unknown key")
+        with pytest.raises(HydraException) as caught:
+            compose("config", [f"{group}.xyz=1"])
+    offered = re.findall(r"\w+", str(explain(caught.value)).partition("(there ")[2])
+    assert not set(SUPPLIED[group]) & set(offered)
 
 
 def test_an_experiment_file_without_its_package_line_is_refused(composed: Compose, app: Path) -> None:

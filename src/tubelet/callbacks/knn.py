@@ -95,7 +95,7 @@ class KNN(L.Callback):
             data.grid,
             data.sampling,
             seed=data.seed,
-            short_side=data.preprocess.short_side,
+            preprocess=data.preprocess,
             reader=data.reader,
             bad_videos=BadVideos(
                 data.run_dir / f"bad_videos_{split}.csv", len(manifest), data.max_bad_share, "left out of kNN"

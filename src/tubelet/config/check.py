@@ -22,7 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tubelet.config.combinations import impossible
-from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, ConfigError, Root, unknown_key
+from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, ConfigError, Root, settable, unknown_key
 from tubelet.config.stand_ins import find_target, stand_ins, standing_in
 from tubelet.config.values import CheckedElsewhere, fits, hints_of, name_of
 from tubelet.data.splits import STAGES
@@ -141,7 +141,7 @@ def _check_node(path: str, node: dict[str, Any], found: _Mistakes) -> None:
     """The keys of a node against its callable's parameters, its values against the type hints."""
     try:
         target = find_target(str(node["_target_"]))
-        named, hints = parameters_of(target), hints_of(target)
+        named, hints = settable(path, parameters_of(target)), hints_of(target)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         found.at.setdefault(f"{path}._target_", f"cannot be used: {error}")
         return

@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from tubelet.config.check import check_all
-from tubelet.config.schema import ConfigError, unknown_key
+from tubelet.config.schema import ConfigError, settable, unknown_key
 from tubelet.config.stand_ins import parameters_by_path
 
 _OF_THE_DISK = {
@@ -125,7 +125,8 @@ def _explain_key(error: OmegaConfBaseException, file: str = "") -> str:
     known: Iterable[str] = [str(key) for key in node]
     if "_target_" in node:
         with suppress(ImportError, AttributeError, TypeError, ValueError):  # a wrong _target_ cannot say what it takes
-            known = parameters_by_path(str(node["_target_"]))
+            group = str(error.full_key).rpartition(".")[0]
+            known = settable(group, parameters_by_path(str(node["_target_"])))
     if error.key in known:
         return f"{error.full_key}: not listed in the config, so a + must precede it: +{error.full_key}=..."
     return f"{error.full_key}: {unknown_key(str(error.key), known)}"

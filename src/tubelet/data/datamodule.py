@@ -212,7 +212,7 @@ class VideoDataModule(L.LightningDataModule):
         file = self.run_dir / f"bad_videos_{split}.csv"
         bad_videos = BadVideos(file, len(manifest), self.max_bad_share, f"left out of {split}")
         clips, crops = self.test_views if split == "test" else (1, 1)
-        common |= {"short_side": self.preprocess.short_side, "clips": clips, "crops": crops}
+        common |= {"preprocess": self.preprocess, "clips": clips, "crops": crops}
         return EvaluationVideos(manifest, self.grid, self.sampling, bad_videos=bad_videos, **common)
 
     def _loader(self, split: str, batches: TrainingBatches | EvaluationBatches) -> DataLoader:

@@ -18,7 +18,7 @@ from tubelet.data.randomness import generator
 from tubelet.data.reader import Shrink, Video, VideoError, check_reader, frame_times, read_clip
 from tubelet.data.sampler import Slot
 from tubelet.data.sampling import Sampling, Times, span
-from tubelet.data.transforms import flip, view_shrinker
+from tubelet.data.transforms import Preprocess, flip
 from tubelet.masking import Mask, MaskGenerator
 
 _MAX_DRAWS = 100  # replacements tried for one sample before its error is final
@@ -215,7 +215,7 @@ class TrainingVideos(_Videos):
 class EvaluationVideos(_Videos):
     """`dataset[epoch, index]` is that video in `clips` x `crops` views, clip after clip, decoded once.
 
-    One clip is the middle of the video, several cover it; the short side is resized to `short_side` and crops are taken
+    One clip is the middle of the video, several cover it; frames are resized as `preprocess` says and crops are taken
     along the long side. Nothing is replaced: an unreadable video is noted in `bad_videos` and left out (None); without
     `bad_videos`, VideoError. Only the masks are drawn with a key.
     """
@@ -227,7 +227,7 @@ class EvaluationVideos(_Videos):
         sampling: Sampling,
         *,
         seed: int,
-        short_side: int | None = None,
+        preprocess: Preprocess | None = None,
         clips: int = 1,
         crops: int = 1,
         masking: MaskGenerator | None = None,
@@ -241,7 +241,7 @@ class EvaluationVideos(_Videos):
         super().__init__(
             manifest, grid, sampling, seed=seed, masking=masking, reader=reader, bad_videos=bad_videos, labels=labels
         )
-        self.short_side, self.clips, self.crops = short_side, clips, crops
+        self.preprocess, self.clips, self.crops = preprocess or Preprocess(), clips, crops
 
     @property
     def views(self) -> int:
@@ -251,7 +251,7 @@ class EvaluationVideos(_Videos):
         epoch, index = slot
         record = self.manifest.record(index)
         try:
-            shrink = view_shrinker(self.size, self.short_side, self.crops)
+            shrink = self.preprocess.shrinker(self.size, self.crops)
             frames = self._read(record, self._choose, shrink)  # [clips*T,crops,h,w,C]
         except VideoError as error:
             if self.bad_videos is None:

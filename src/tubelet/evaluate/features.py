@@ -54,9 +54,7 @@ def extract_features(
     encoder = encoder_of(model).to(device).eval()
     videos = Manifest.read(manifest)
     preprocess = model.preprocess
-    dataset = EvaluationVideos(
-        videos, encoder.grid, preprocess.frames(), seed=0, short_side=preprocess.short_side, reader=reader
-    )
+    dataset = EvaluationVideos(videos, encoder.grid, preprocess.frames(), seed=0, preprocess=preprocess, reader=reader)
     parts = _parts_folder(out, encoder, videos, per_token, batch_size)
     batches = [[(0, i) for i in part.tolist()] for part in torch.arange(len(videos)).split(batch_size)]
     # every part but the last has the same number of batches; if the last exists too, the slice below is empty

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from tubelet.data.reader import Video, frame_times, read_clip
-from tubelet.data.transforms import view_shrinker
 from tubelet.models.classifier import VideoClassifier
 
 
@@ -42,10 +41,10 @@ def predict(
         views = sampling.views(opened.num_frames, opened.fps, grid.frames, clips, times)
         return [number for view in views for number in view]
 
-    shrink = view_shrinker((grid.height, grid.width), preprocess.short_side, crops)
+    shrink = preprocess.shrinker((grid.height, grid.width), crops)
     frames = read_clip(video, choose, reader, shrink)  # [clips*T,crops,h,w,C]: whole frames would fill the memory
     # the video is decoded once; the model runs once per crop, which limits the memory
-    device = model.head.weight.device
+    device = next(model.parameters()).device
     training = model.training
     model.eval()
     total = torch.zeros(model.num_classes)

@@ -25,12 +25,13 @@ from tubelet.weights.formats.base import Format
 from tubelet.weights.formats.huggingface import HuggingFace
 from tubelet.weights.formats.mcg_nju import Original
 from tubelet.weights.formats.tubelet import Checkpoint
+from tubelet.weights.formats.videomae_v2 import VideoMAEv2
 from tubelet.weights.overrides import override
 from tubelet.weights.place import Report, place
-from tubelet.weights.source import Source
+from tubelet.weights.source import TASK_PARTS, Source
 
 # in this order: the first format that recognises a file reads it, and `Original` accepts every file
-FORMATS: tuple[Format, ...] = (HuggingFace(), Checkpoint(), Original())
+FORMATS: tuple[Format, ...] = (VideoMAEv2(), HuggingFace(), Checkpoint(), Original())
 _TIMM = "timm:"
 Model = VideoModel | Encoder
 
@@ -39,18 +40,18 @@ def load_model(path: str | Path, *, trust: Collection[str] = (), **overrides: An
     """A MaskedModel, VideoClassifier, encoder, or a model of a trusted package: in eval mode, float32, on the CPU.
 
     Args:
-        path: a run directory or `.ckpt` of ours, a Hugging Face directory or hub id (`owner/name`), or a VideoMAE or
-            VideoMAEv2 `.pth`.
+        path: a run directory or `.ckpt` of ours, a Hugging Face directory or hub id (`owner/name`, or
+            `owner/name@revision`), or a VideoMAE or VideoMAEv2 `.pth`.
         trust: packages besides tubelet whose classes the file may name, for example `["my_package"]`.
         overrides: settings that the file does not contain, or that should change: num_heads, decoder_num_heads,
             image_size, num_frames, num_classes (with a new head, unless the file has that many classes),
-            norm_pix_loss, drop_path, dtype.
+            norm_pix_loss, drop_path, dtype, preprocess (a Preprocess, or a dict of its settings to change).
 
     Raises ValueError, naming the file, if its format is unknown, if its weights do not fit, if it names a class of a
     package that is not trusted, or if it lacks a setting that must then be passed.
     """
     source = read(path)
-    node = override(source.node, source.name, trust, **overrides)
+    node = _override(source, trust, overrides)
     model = _build_model(node, source.name, trust)
     new_task = _task(node) != _task(source.node)
     return _load_weights(model, source, trust, new_task).to(overrides.get("dtype"))
@@ -61,15 +62,21 @@ def load_encoder(path: str | Path, *, trust: Collection[str] = (), **overrides: 
     task the encoder was trained with. Arguments and errors as in `load_model`.
     """
     source = read(path)
-    node = override(source.node, source.name, trust, **overrides)
-    alone = {**node.get("encoder", node), "preprocess": node.get("preprocess")}
-    if "encoder" in node:
+    if "encoder" in source.node:
+        alone = {**source.encoder, "preprocess": source.node.get("preprocess")}
         state = {key: value for key, value in source.state.items() if key.startswith("encoder.")}
-        source = replace(source, state=state)
-    encoder: Encoder = _build_model(alone, source.name, trust)
+        source = replace(source, node=alone, state=state)
+    encoder: Encoder = _build_model(_override(source, trust, overrides), source.name, trust)
     if not any(key.startswith("encoder.norm.") for key in source.state):
         encoder.norm = nn.Identity()  # of a classifier that normalises after its pool
     return _load_weights(encoder, source, trust, new_task=True).to(overrides.get("dtype"))
+
+
+def _override(source: Source, trust: Collection[str], overrides: dict[str, Any]) -> Node:
+    """Raises ValueError if the file prepares pixels in a way that cannot be followed, unless the caller says how."""
+    if source.unsupported and overrides.get("preprocess") is None:
+        raise ValueError(source.unsupported)
+    return override(source.node, source.name, trust, **overrides)
 
 
 def _load_weights(model: Any, source: Source, trust: Collection[str], new_task: bool) -> Any:
@@ -172,9 +179,13 @@ def read(path: str | Path) -> Source:
 
 def _place_weights(model: Model, source: Source, new_task: bool, trust: Collection[str]) -> Report:
     state, new = source.state, model.grid
-    if isinstance(model, Encoder):  # the names of a bare encoder have no prefix
-        state = {key.removeprefix("encoder."): value for key, value in state.items()}
-    return place(model, state, _native_grid(source, new, trust), new, source.name, new_task)
+    dropped: tuple[str, ...] = ()
+    if isinstance(model, Encoder):
+        dropped = tuple(sorted(key for key in state if key.startswith(TASK_PARTS)))  # of a classifier without a head
+        # the names of a bare encoder have no prefix
+        state = {key.removeprefix("encoder."): value for key, value in state.items() if key not in dropped}
+    report = place(model, state, _native_grid(source, new, trust), new, source.name, new_task)
+    return replace(report, dropped=report.dropped + dropped)
 
 
 def _native_grid(source: Source, new: ClipGrid, trust: Collection[str]) -> ClipGrid:
