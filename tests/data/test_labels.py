@@ -65,3 +65,12 @@ def test_tensors() -> None:
     assert problem_of(None, 1) == "regression"
     with pytest.raises(ValueError, match="unknown problem_type 'ranking', expected one of single_label"):
         Labels("ranking")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lines", ["a.mp4 1\nb.mp4 0 2\n", "a.mp4 1 2 3\nb.mp4 0 2 1\n"])
+def test_lists_without_a_header_have_one_label(tmp_path: Path, lines: str) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text(lines)
+    with pytest.raises(ValueError, match=r"line \d: several labels of a video stand in the column `labels` of a CSV"):
+        Manifest.read(tmp_path / "list.txt")

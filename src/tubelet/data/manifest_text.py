@@ -44,6 +44,7 @@ _LISTS = [name for name, kind in COLUMNS.items() if pa.types.is_list(kind)]
 
 _LARGEST_LABEL = 1_000_000  # a typing error, not a class: every class takes memory in the model's head
 _FRAMES = r"\s+\d+$"  # the middle of `path frames label`
+_SEVERAL = "several labels of a video stand in the column `labels` of a CSV with a header (path,labels)"
 _EXPECTED = "expected `path label` with an integer label (or a CSV whose header has a `path` column)"
 
 
@@ -245,6 +246,10 @@ def _careful_list(file: Path, text: str) -> pa.Table:
         labels.append(_value(where, "label", label, names))
     if paths and all(re.search(_FRAMES, path) for path in paths) and not (file.parent / paths[0]).exists():
         paths = [re.sub(_FRAMES, "", path) for path in paths]  # `path frames label`
+    for (number, line), path in zip(lines, paths, strict=True):
+        if re.search(_FRAMES, path) and not (file.parent / path).exists():
+            if (file.parent / re.sub(r"(\s+\d+)+$", "", path)).exists():
+                raise ValueError(f"{file}, line {number}: {_SEVERAL}, got {line[:200]!r}")
     return complete(pa.table({"path": pa.array(paths, pa.string()), "label": pa.array(labels, pa.int64())}))
 
 
