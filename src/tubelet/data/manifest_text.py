@@ -247,9 +247,9 @@ def _careful_list(file: Path, text: str) -> pa.Table:
     if paths and all(re.search(_FRAMES, path) for path in paths) and not (file.parent / paths[0]).exists():
         paths = [re.sub(_FRAMES, "", path) for path in paths]  # `path frames label`
     for (number, line), path in zip(lines, paths, strict=True):
-        if re.search(_FRAMES, path) and not (file.parent / path).exists():
-            if (file.parent / re.sub(r"(\s+\d+)+$", "", path)).exists():
-                raise ValueError(f"{file}, line {number}: {_SEVERAL}, got {line[:200]!r}")
+        alone = re.sub(r"(\s+\d+)+$", "", path)
+        if path != alone and not (file.parent / path).exists() and (file.parent / alone).exists():
+            raise ValueError(f"{file}, line {number}: {_SEVERAL}, got {line[:200]!r}")
     return complete(pa.table({"path": pa.array(paths, pa.string()), "label": pa.array(labels, pa.int64())}))
 
 
