@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tubelet.data.reader import Video, frame_times, read_clip
+from tubelet.evaluate.device import device_of
 from tubelet.models.classifier import VideoClassifier
 
 
@@ -44,7 +45,7 @@ def predict(
     shrink = preprocess.shrinker((grid.height, grid.width), crops)
     frames = read_clip(video, choose, reader, shrink)  # [clips*T,crops,h,w,C]: whole frames would fill the memory
     # the video is decoded once; the model runs once per crop, which limits the memory
-    device = next(model.parameters()).device
+    device = device_of(model)
     training = model.training
     model.eval()
     total = torch.zeros(model.num_classes)

@@ -32,7 +32,7 @@ from tubelet.weights.source import TASK_PARTS, Source
 
 # in this order: the first format that recognises a file reads it, and `Original` accepts every file
 FORMATS: tuple[Format, ...] = (VideoMAEv2(), HuggingFace(), Checkpoint(), Original())
-_TIMM = "timm:"
+TIMM = "timm:"
 Model = VideoModel | Encoder
 
 
@@ -112,13 +112,13 @@ def start_from(
     description of the model; if given, settings that do not show in the tensors are compared. Raises ValueError if the
     weights do not fit, or if such a setting differs.
     """
-    if str(path).startswith(_TIMM):
+    if str(path).startswith(TIMM):
         import timm
 
         from tubelet.weights.timm_vit import inflate  # imported here, because other weights do not need timm
 
         encoder = model if isinstance(model, Encoder) else model.encoder
-        report = inflate(encoder, timm.create_model(str(path).removeprefix(_TIMM), pretrained=True))
+        report = inflate(encoder, timm.create_model(str(path).removeprefix(TIMM), pretrained=True))
         print(f"{path}: {report}")
         return report
     source = read(path)
@@ -200,32 +200,42 @@ def _task(node: Node) -> tuple[str, Any]:
     return node["_target_"], node.get("num_classes")
 
 
-_BLOCK_SETTINGS = ("num_heads", "act")
+_ENCODER_SETTINGS = ("dim", "depth", "num_heads", "patch_size", "tubelet_size", "act")
+_DECODER_SETTINGS = ("num_heads", "act")
 _PIXEL_SETTINGS = ("mean", "std", "scale", "offset")
 
 
 def _check_settings(model: Model, node: Node, source: Source, trust: Collection[str]) -> None:
-    """Compare settings that do not show in the tensors, but with which the same weights compute something else.
+    """Compare settings that do not show in the tensors, but with which the same weights compute something else, and the
+    sizes of the encoder, of which every tensor would be reported.
 
-    Raises ValueError naming the first setting that differs.
+    Raises ValueError naming the settings that differ.
     """
-    mine = {"encoder": node.get("encoder", node), "preprocess": node.get("preprocess")}
-    theirs = {"encoder": source.encoder, "preprocess": source.node.get("preprocess")}
+    parts = {
+        "encoder": (node.get("encoder", node), source.encoder, _ENCODER_SETTINGS),
+        "preprocess": (node.get("preprocess"), source.node.get("preprocess"), _PIXEL_SETTINGS),
+    }
     if node.get("_target_") == source.node.get("_target_"):  # the same task: its decoder is loaded, too
-        mine["decoder"], theirs["decoder"] = node.get("decoder"), source.node.get("decoder")
-    for part in mine:
-        old, new = theirs[part], mine[part]
+        parts["decoder"] = (node.get("decoder"), source.node.get("decoder"), _DECODER_SETTINGS)
+    for part, (new, old, names) in parts.items():
         if not old or not new:
             continue
         known, ours = arguments(old, trust), arguments(new, trust)
         built = getattr(model, part, None)
-        for name in _PIXEL_SETTINGS if part == "preprocess" else _BLOCK_SETTINGS:
-            after = (
-                getattr(built, name, None) if ours.get(name) is None else ours[name]
-            )  # None in the config: the model has derived the value
-            before, after = (list(v) if isinstance(v, list | tuple) else v for v in (known.get(name), after))
-            if None not in (before, after) and before != after:
-                raise ValueError(
-                    f"{source.name} was trained with {name} {before}, this model has {after}: "
-                    f"set {part}.{name} to {before}"
-                )
+        # None in the config: the model has derived the value
+        after = {name: getattr(built, name, None) if ours.get(name) is None else ours[name] for name in names}
+        differ = [name for name in names if _differ(known.get(name), after[name])]
+        if differ:
+            said = "; ".join(f"{name} {_listed(known[name])}, this model has {_listed(after[name])}" for name in differ)
+            remedy = ", ".join(f"{part}.{name} to {_listed(known[name])}" for name in differ)
+            remedy += ", or leave `encoder=` out and it is taken from the weights" if part == "encoder" else ""
+            raise ValueError(f"{source.name} was trained with {said}: set {remedy}")
+
+
+def _differ(before: Any, after: Any) -> bool:
+    """Whether both are known, and are not the same."""
+    return None not in (before, after) and _listed(before) != _listed(after)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
