@@ -9,34 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from tubelet.config.compose import build_model, compose
 from tubelet.data.randomness import generator
 from tubelet.masking import Mask, MaskGenerator, tube
 from tubelet.models.masked import MaskedModel
-from tubelet.runtime.lightning_internals import cpu_attention_counts, tensors_without_memory
+from tubelet.runtime.cost import Cost, cost_of
 
 RECIPES = ("base", "large", "huge")
 """Sizes for which there is a conf/experiment/pretrain_k400_*.yaml."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one training clip: floating-point operations of forward and backward, and the bytes of activations
-    saved between them under bf16 autocast. `parameters` counts those of the model.
-    """
-
-    parameters: int
-    flops: float
-    activations: int
 
 
 @dataclass(frozen=True)
@@ -96,32 +82,25 @@ def pretraining(size: str) -> tuple[MaskedModel, int]:
     return build_model(experiment), compose(experiment).data.batch_size
 
 
+class _Loss(nn.Module):
+    """A masked model whose output is its loss."""
+
+    def __init__(self, model: MaskedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip: Tensor, mask: Mask) -> Tensor:
+        return self.model(clip, mask).loss
+
+
 def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 2) -> Cost:
     """The cost per clip, counted on one training step of `batch` clips. The model itself is not changed. The default
     masking is tube with ratio 0.9.
     """
     grid, masking = model.grid, masking or partial(tube, ratio=0.9)
     mask = Mask.from_hidden(torch.stack([masking(grid, generator=generator(i)) for i in range(batch)]))
-    mode = tensors_without_memory()
-    # the weights are copied to fake tensors, so that the real model is not touched
-    fakes = {name: mode.from_tensor(p).requires_grad_() for name, p in model.named_parameters()}
-    fakes |= {name: mode.from_tensor(b) for name, b in model.named_buffers()}
-    weights = {tensor.untyped_storage() for tensor in fakes.values()}
-    saved: dict[Any, int] = {}
-
-    def weigh(tensor: Tensor) -> Tensor:
-        # by storage, so that views of one tensor count once; weights are in memory anyway
-        if tensor.untyped_storage() not in weights:
-            saved[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with mode, FlopCounterMode(display=False, custom_mapping=cpu_attention_counts()) as flops:
-        clip = torch.empty(batch, model.encoder.in_channels, grid.frames, grid.height, grid.width)
-        with saved_tensors_hooks(weigh, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
-            loss = torch.func.functional_call(model, fakes, (clip, mask)).loss
-        loss.backward()
-    parameters = sum(p.numel() for p in model.parameters())
-    return Cost(parameters, flops.get_total_flops() / batch, sum(saved.values()) // batch)
+    shape = (batch, model.encoder.in_channels, grid.frames, grid.height, grid.width)
+    return cost_of(_Loss(model), lambda: (torch.empty(shape), mask), batch)
 
 
 def need(cost: Cost, machine: Machine, gpus: int, batch_size: int, repeats: int = 1) -> Need:
