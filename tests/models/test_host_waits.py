@@ -1,4 +1,4 @@
-"""On a GPU the host must run ahead of the device. A number that is read from the device, or copied to it from the host's
+"""On a GPU the host must run ahead of the device. A number that it reads from the device, or copies to it from its own
 memory, makes it wait. Stand-ins for a GPU's tensors show both, on a machine without one.
 """
 
