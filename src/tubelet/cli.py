@@ -263,6 +263,23 @@ def bench_data(
         print_timings(bench(manifests, reader, clips, rounds, repeats), repeats)
 
 
+@bench.command("memory")
+def bench_memory(
+    model: Annotated[
+        list[str] | None, typer.Option(help="model to measure, for example pretrain_base_cross; default: all")
+    ] = None,
+    memory_gb: Annotated[float, typer.Option(help="memory of a GPU in GB, for the largest batch", min=1.0)] = 80.0,
+    device: Annotated[str, typer.Option(help="device to run on: cpu or cuda")] = "cpu",
+) -> None:
+    """Measure the memory of a training step of each model and of transformers', each in a process of its own, and
+    compute the largest batch that fits a GPU."""
+    from tubelet.bench.memory import print_memory
+    from tubelet.bench.subjects import SUBJECTS, check_subjects
+
+    check_subjects(model or [])
+    print_memory(model or list(SUBJECTS), memory_gb, device)
+
+
 @bench.command("scale")
 def bench_scale(
     size: Annotated[list[str] | None, typer.Option(help="size of the model: base, large or huge; default: all")] = None,
