@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tubelet.config.compose import build_model
 from tubelet.masking import Mask, tube
-from tubelet.runtime.lightning_internals import tensors_without_memory
+from tubelet.runtime.lightning_internals import TorchDispatchMode, tensors_without_memory, tree_leaves
 
 
 class Waits(TorchDispatchMode):

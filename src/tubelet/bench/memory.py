@@ -3,8 +3,9 @@
 Each model is measured in a process of its own, with one clip and with two; the difference is what a clip needs.
 
 saved       activations kept from forward to backward: storages that autograd saves, without weights
-peak        most memory of tensors at once in forward and backward, with the clip (float32). On a GPU it is what its allocator reports for the
-            whole step. On a CPU every tensor is followed from its birth to its death; memory within a kernel is not seen
+peak        most memory of tensors at once in forward and backward, with the clip (float32). On a GPU it is what its
+            allocator reports for the whole step. On a CPU every tensor is followed from its birth to its death; memory
+            within a kernel is not seen
 process     the most that the whole process has held on the CPU, libraries included
 batch       (memory - fixed) / peak per clip; fixed: weights, AdamW's two moments, bf16 copies of the weights, and the
             gradients there are at the peak, which comes early in the backward pass
@@ -25,10 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tubelet.bench.subjects import Step, build_subject, inputs_of, loss_of, peer_loss_of, peer_of
+from tubelet.runtime.lightning_internals import TorchDispatchMode, tree_leaves
 
 WHOSE = ("tubelet", "transformers")
 USABLE = 0.95
@@ -176,7 +176,8 @@ def print_memory(names: list[str], memory_gb: float = 80.0, device: str = "cpu",
                 table.add_row(name, whose, found)
             elif found is not None:
                 table.add_row(name, whose, *_cells(found, memory_gb))
-    Console().print(f"a training step in bf16 on {device}", table)
+    title = f"a training step in bf16 on {device}; saved and peak per clip; the largest batch in {memory_gb:g} GB"
+    Console().print(title, table)
 
 
 def _cells(found: Memory, memory_gb: float) -> list[str]:
