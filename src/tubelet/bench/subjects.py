@@ -63,7 +63,7 @@ def inputs_of(name: str, model: VideoModel, clips: int, device: str) -> tuple[Te
     """A random batch for a subject: clip float32 [B,C,T,H,W], and its mask or its labels [B]."""
     grid = model.grid
     shape = (clips, model.encoder.in_channels, grid.frames, grid.height, grid.width)
-    clip = torch.randn(shape, generator=generator("clip")).to(device)
+    clip = torch.randn(shape, generator=torch.Generator(device).manual_seed(0), device=device)
     if isinstance(model, MaskedModel):
         return clip, draw_mask(model, clips, "dual" if name.endswith("_dual") else "tube").to(device)
     return clip, torch.arange(clips, device=device) % 400
