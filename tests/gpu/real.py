@@ -75,7 +75,8 @@ def train(results: Results, way: str, manifest: Path, seconds: float) -> None:
         "logger=none", "callbacks.progress=null", "callbacks.knn=null", "callbacks.reconstructions=null",
         "trainer=gpu" if results.cuda else "trainer=cpu", "trainer.precision=bf16-mixed",
         f"trainer.compile={str(results.cuda).lower()}",
-        "trainer.max_epochs=1000", "trainer.log_every_n_steps=5", "callbacks.checkpoints.every_n_steps=100000",
+        *(["trainer.max_steps=12"] if results.tiny else ["trainer.max_epochs=1000"]),
+        f"trainer.log_every_n_steps={1 if results.tiny else 5}", "callbacks.checkpoints.every_n_steps=100000",
         f"callbacks.throughput.warmup={1 if results.tiny else 10}",
         f"callbacks.throughput.window={1 if results.tiny else 5}",
         f"+callbacks.stop={{_target_: hooks.StopAfter, seconds: {seconds}}}", *(TINY if results.tiny else ()),
@@ -120,10 +121,8 @@ def main(results: Results) -> None:
     for number, way in enumerate(WAYS):
         # the last steps, a checkpoint and the end of the workers take a while, too
         share = (results.left - 10) / (len(WAYS) - number) - 15
-        seconds = 3 if results.tiny else max(share, 10)
-        results.attempt(
-            f"files to device, {way} decoder", lambda w=way, s=seconds: train(results, w, made, s), needs=15
-        )
+        check, seconds = f"files to device, {way} decoder", max(share, 10)
+        results.attempt(check, lambda w=way, s=seconds: train(results, w, made, s), needs=15)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from results import NO_TIME, Results, from_command_line
-from torch import Tensor, nn
+from torch import nn
 
-from tubelet.bench.subjects import Step, build_subject, inputs_of, loss_of, peer_loss_of, peer_of
+from tubelet.bench.subjects import Step, StepLoss, build_subject, inputs_of, loss_of, peer_loss_of, peer_of
 from tubelet.layers.stack import blocks_of
 from tubelet.layers.switches import switch
 from tubelet.models.base import VideoModel
@@ -29,17 +29,6 @@ MFU = {"pretrain_base": 0.45, "pretrain_large": 0.55}
 ROUNDS, STEPS = 5, 3
 SAME = 2e-2
 """Largest relative difference between our loss and transformers', with the same weights, in bf16."""
-
-
-class Loss(nn.Module):
-    """A model whose output is its loss."""
-
-    def __init__(self, model: VideoModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, clip: Tensor, answer: Any) -> Tensor:
-        return loss_of(self.model, clip, answer)()
 
 
 @dataclass
@@ -151,7 +140,7 @@ class Speed:
 
     def ours(self, name: str, kind: str, model: VideoModel, batch: int) -> list[Contender]:
         answer, small = inputs_of(name, model, batch, self.results.device), inputs_of(name, model, 2, "cpu")
-        flops = cost_of(Loss(model), lambda: small, 2).flops
+        flops = cost_of(StepLoss(model), lambda: small, 2).flops
         step = Step(model.to(self.results.device), loss_of(model, *answer))
 
         def compiled(on: bool) -> None:
@@ -174,7 +163,7 @@ class Speed:
         with torch.no_grad():
             difference = abs(float(loss_of(model, *small)() / peer_loss_of(peer, *small)()) - 1)
         self.results.add(f"{name}: loss is transformers'", difference <= SAME, difference=difference, limit=SAME)
-        flops = cost_of(Loss(model), lambda: small, 2).flops
+        flops = cost_of(StepLoss(model), lambda: small, 2).flops
         step = Step(
             peer.to(self.results.device), peer_loss_of(peer, *inputs_of(name, model, batch, self.results.device))
         )

@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -156,36 +154,22 @@ def apart(name: str, whose: str, device: str, tiny: bool = False) -> Memory | st
 
 
 def print_memory(names: list[str], memory_gb: float = 80.0, device: str = "cpu", tiny: bool = False) -> None:
-    """Measure the models and print a table."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("model", "of"):
-        table.add_column(column, no_wrap=True)
-    for column in (
-        "parameters M",
-        "fixed GB",
-        "saved MB/clip",
-        "peak MB/clip",
-        "process GB",
-        f"batch {memory_gb:g} GB",
-    ):
-        table.add_column(column, justify="right")
+    """Measure the models and print a line for each as soon as it is measured."""
+    print(f"a training step in bf16 on {device}; saved and peak in MB per clip; the largest batch in {memory_gb:g} GB")
+    print(
+        f"{'model':22}{'of':13}{'M weights':>10}{'fixed GB':>10}{'saved':>8}{'peak':>8}{'process GB':>12}{'batch':>8}"
+    )
     for name in names:
         for whose in WHOSE:
             found = apart(name, whose, device, tiny)
-            if isinstance(found, str):
-                table.add_row(name, whose, found)
-            elif found is not None:
-                table.add_row(name, whose, *_cells(found, memory_gb))
-    title = f"a training step in bf16 on {device}; saved and peak per clip; the largest batch in {memory_gb:g} GB"
-    Console().print(title, table)
+            if found is not None:
+                print(f"{name:22}{whose:13}{found if isinstance(found, str) else _line(found, memory_gb)}", flush=True)
 
 
-def _cells(found: Memory, memory_gb: float) -> list[str]:
-    return [
-        f"{found.parameters / 1e6:.1f}",
-        f"{found.fixed / 1e9:.2f}",
-        f"{found.saved / 1e6:.0f}" if found.saved else "",
-        f"{found.peak / 1e6:.0f}",
-        "" if found.process is None else f"{found.process / 1e9:.2f}",
-        f"{found.largest_batch(memory_gb):,}",
-    ]
+def _line(found: Memory, memory_gb: float) -> str:
+    saved = f"{found.saved / 1e6:.0f}" if found.saved else ""
+    process = "" if found.process is None else f"{found.process / 1e9:.2f}"
+    return (
+        f"{found.parameters / 1e6:10.1f}{found.fixed / 1e9:10.2f}{saved:>8}{found.peak / 1e6:8.0f}{process:>12}"
+        f"{found.largest_batch(memory_gb):8,}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,10 +54,9 @@ def build_subject(name: str, *overrides: str, tiny: bool = False) -> VideoModel:
     return build_model(*SUBJECTS[name], *(TINY if tiny else ()), *overrides).train()
 
 
-def draw_mask(model: VideoModel, clips: int, masking: MaskGenerator | str = "tube", ratio: float = 0.9) -> Mask:
-    """Masks of `clips` clips: "tube", VideoMAEv2's "dual", or any other masking."""
-    draw: Any = {"tube": tube, "dual": dual}[masking] if isinstance(masking, str) else masking
-    return Mask.from_hidden(torch.stack([draw(model.grid, ratio=ratio, generator=generator(i)) for i in range(clips)]))
+def draw_mask(model: VideoModel, clips: int, masking: MaskGenerator) -> Mask:
+    """Masks of `clips` clips."""
+    return Mask.from_hidden(torch.stack([masking(model.grid, generator=generator(i)) for i in range(clips)]))
 
 
 def inputs_of(name: str, model: VideoModel, clips: int, device: str) -> tuple[Tensor, Any]:
@@ -65,7 +65,8 @@ def inputs_of(name: str, model: VideoModel, clips: int, device: str) -> tuple[Te
     shape = (clips, model.encoder.in_channels, grid.frames, grid.height, grid.width)
     clip = torch.randn(shape, generator=torch.Generator(device).manual_seed(0), device=device)
     if isinstance(model, MaskedModel):
-        return clip, draw_mask(model, clips, "dual" if name.endswith("_dual") else "tube").to(device)
+        masking = dual if name.endswith("_dual") else tube
+        return clip, draw_mask(model, clips, partial(masking, ratio=0.9)).to(device)
     return clip, torch.arange(clips, device=device) % 400
 
 
@@ -74,6 +75,17 @@ def loss_of(model: Any, clip: Tensor, answer: Any) -> Callable[[], Tensor]:
     if isinstance(model, MaskedModel):
         return lambda: model(clip, answer).loss
     return lambda: model.loss(model(clip), answer)
+
+
+class StepLoss(nn.Module):
+    """A model whose output is the loss of a training step: what tubelet.runtime.cost counts."""
+
+    def __init__(self, model: VideoModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip: Tensor, answer: Any) -> Tensor:
+        return loss_of(self.model, clip, answer)()
 
 
 def peer_of(model: VideoModel) -> nn.Module | None:
