@@ -1,8 +1,8 @@
 """The needs of a recipe on a cluster, computed: nothing is trained, and no GPU is needed.
 
-One forward and backward pass runs on fake tensors, which have a shape but no memory. It counts the operations and the
-bytes of saved activations, so the model's own code decides, not a formula. The properties of the machine (speed of a
-GPU, milliseconds to load a video) are inputs. `tubelet bench step` and `tubelet bench data` measure them.
+tubelet.runtime.cost counts operations and bytes of one training step. The properties of the machine (speed of a GPU,
+milliseconds to load a video) are inputs: the speed comes from the measured table (tubelet.bench.speeds), the rest from
+`tubelet bench data`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,18 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
+from tubelet.bench.subjects import StepLoss, draw_mask
 from tubelet.config.compose import build_model, compose
-from tubelet.data.randomness import generator
-from tubelet.masking import Mask, MaskGenerator, tube
+from tubelet.masking import MaskGenerator, tube
+from tubelet.models.base import VideoModel
 from tubelet.models.masked import MaskedModel
-from tubelet.runtime.lightning_internals import cpu_attention_counts, tensors_without_memory
+from tubelet.runtime.cost import Cost, cost_of
 
 RECIPES = ("base", "large", "huge")
 """Sizes for which there is a conf/experiment/pretrain_k400_*.yaml."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of one training clip: floating-point operations of forward and backward, and the bytes of activations
-    saved between them under bf16 autocast. `parameters` counts those of the model.
-    """
-
-    parameters: int
-    flops: float
-    activations: int
+WIDTH = 120
+"""Columns of a printed table, also where a pipe or a file has none: figures are not cut short."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,7 @@ class Machine:
     network_gb_s    speed of sending gradients per GPU
     """
 
-    tflops: float = 125.0
+    tflops: float
     memory_gb: float = 80.0
     cores: int = 12
     load_ms: float = 40.0
@@ -93,35 +82,21 @@ def pretraining(size: str) -> tuple[MaskedModel, int]:
     if size not in RECIPES:
         raise ValueError(f"unknown size '{size}', expected one of {', '.join(RECIPES)}")
     experiment = f"experiment=pretrain_k400_{size}"
-    return build_model(experiment), compose(experiment).data.batch_size
+    with torch.device("meta"):  # sizes are enough
+        return build_model(experiment), compose(experiment).data.batch_size
 
 
-def cost(model: MaskedModel, masking: MaskGenerator | None = None, batch: int = 2) -> Cost:
-    """The cost per clip, counted on one training step of `batch` clips. The model itself is not changed. The default
-    masking is tube with ratio 0.9.
+def cost(model: VideoModel, masking: MaskGenerator | None = None, clips: int = 2) -> Cost:
+    """The cost per clip, counted on one training step of `clips` clips. The model itself is not changed, and may be on
+    the device "meta". A masked model: the default masking is tube with ratio 0.9.
     """
-    grid, masking = model.grid, masking or partial(tube, ratio=0.9)
-    mask = Mask.from_hidden(torch.stack([masking(grid, generator=generator(i)) for i in range(batch)]))
-    mode = tensors_without_memory()
-    # the weights are copied to fake tensors, so that the real model is not touched
-    fakes = {name: mode.from_tensor(p).requires_grad_() for name, p in model.named_parameters()}
-    fakes |= {name: mode.from_tensor(b) for name, b in model.named_buffers()}
-    weights = {tensor.untyped_storage() for tensor in fakes.values()}
-    saved: dict[Any, int] = {}
-
-    def weigh(tensor: Tensor) -> Tensor:
-        # by storage, so that views of one tensor count once; weights are in memory anyway
-        if tensor.untyped_storage() not in weights:
-            saved[tensor.untyped_storage()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with mode, FlopCounterMode(display=False, custom_mapping=cpu_attention_counts()) as flops:
-        clip = torch.empty(batch, model.encoder.in_channels, grid.frames, grid.height, grid.width)
-        with saved_tensors_hooks(weigh, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
-            loss = torch.func.functional_call(model, fakes, (clip, mask)).loss
-        loss.backward()
-    parameters = sum(p.numel() for p in model.parameters())
-    return Cost(parameters, flops.get_total_flops() / batch, sum(saved.values()) // batch)
+    grid = model.grid
+    shape = (clips, model.encoder.in_channels, grid.frames, grid.height, grid.width)
+    if isinstance(model, MaskedModel):
+        answer: Any = draw_mask(model, clips, masking or partial(tube, ratio=0.9))
+    else:
+        answer = torch.zeros(clips, dtype=torch.int64)
+    return cost_of(StepLoss(model), lambda: (torch.empty(shape), answer), clips)
 
 
 def need(cost: Cost, machine: Machine, gpus: int, batch_size: int, repeats: int = 1) -> Need:
@@ -151,7 +126,7 @@ def print_needs(sizes: list[str], gpus: list[int], machine: Machine, repeats: in
     """Print a table for the batch of each recipe."""
     for size in sizes:
         model, batch_size = pretraining(size)
-        each = cost(model)
+        each = cost(model.train())
         title = f"{size}: {each.parameters / 1e6:.0f} M parameters, {each.flops / 1e9:.0f} GFLOP and"
         title += f" {each.activations / 1e6:.0f} MB of activations per clip; batch {batch_size} x {repeats}"
         table = Table(title=title, title_justify="left")
@@ -163,4 +138,4 @@ def print_needs(sizes: list[str], gpus: list[int], machine: Machine, repeats: in
             figures = (row.clips, row.step_s, row.clips_per_s, row.cores, row.disk_mb_s, row.network_gb_s)
             cells = [f"{figure:.3g}" for figure in (*figures, row.memory_gb, row.least_gb)]
             table.add_row(str(count), *cells, row.breaks_first(machine))
-        Console().print(table)
+        Console(width=WIDTH).print(table)

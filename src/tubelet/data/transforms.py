@@ -162,4 +162,6 @@ class Preprocess:
             raise ValueError(f"expected {len(self.mean)} channels in dimension {channel_dim} of {list(pixels.shape)}")
         shape = [1] * pixels.ndim
         shape[channel_dim] = -1
-        return pixels.new_tensor(self.mean).view(shape), pixels.new_tensor(self.std).view(shape)
+        # filled in on the device: numbers copied from the host's memory would make it wait for the device in every step
+        mean, std = (torch.stack([pixels.new_full((), x) for x in numbers]) for numbers in (self.mean, self.std))
+        return mean.view(shape), std.view(shape)

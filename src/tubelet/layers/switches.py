@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import MethodType
 from typing import Any
@@ -36,6 +37,17 @@ def switch(block: nn.Module, checkpoint_activations: bool, compiled: bool) -> No
         block.forward = MethodType(forward, block)  # bound, so that deepcopy binds the copy's method to the copy
     else:
         vars(block).pop("forward", None)
+
+
+@contextmanager
+def switched_off(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it, blocks run as if neither setting had been made."""
+    found = [(block, vars(block).pop("forward")) for block in blocks if "forward" in vars(block)]
+    try:
+        yield
+    finally:
+        for block, forward in found:
+            block.forward = forward
 
 
 @cache

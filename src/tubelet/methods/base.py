@@ -116,7 +116,9 @@ class Method(L.LightningModule):
         if self.global_step % logs_every_n_steps(self.trainer) == 0 or self.trainer.should_stop:
             for name in self.results[0]:
                 mean = torch.stack([values[name] for values in self.results]).mean()
-                self.log(f"train/{name}", self.trainer.strategy.reduce(mean, reduce_op="mean"), prog_bar=True)
+                mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
+                # on the host: the progress bar reads it in every step, and would each time wait for the device
+                self.log(f"train/{name}", mean.cpu(), prog_bar=True)
         self.results.clear()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -150,7 +152,8 @@ class Method(L.LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        self.log("lr", lr, prog_bar=True)
+        # a tensor on the host: Lightning would copy a float to the device, and wait until it is there
+        self.log("lr", torch.tensor(lr), prog_bar=True)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip the gradient, and skip the update if the gradient is not finite (see tubelet.runtime.nonfinite)."""

@@ -150,7 +150,9 @@ class Classification(Method):
         return replace(batch, clip=clip), target, 0.0
 
     def _weight(self) -> Tensor | None:
-        return None if self.class_weight is None else self.class_weight.to(self.device)
+        if self.class_weight is not None:
+            self.class_weight = self.class_weight.to(self.device)  # copied once: the host waits for such a copy
+        return self.class_weight
 
     def _evaluate(self, batch: Batch) -> StepResult:
         logits = self.model(batch.clip)

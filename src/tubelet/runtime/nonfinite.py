@@ -70,7 +70,7 @@ class NonFinite(L.Callback):
         self._lines = []
         self._check_steps(trainer, leave=1 if copied else 0)
         if self.skip:
-            method.log("skipped_steps", float(self.skipped))
+            method.log("skipped_steps", torch.tensor(float(self.skipped)))  # on the host: nothing to wait for
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._check_steps(trainer)
