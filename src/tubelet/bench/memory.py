@@ -14,6 +14,7 @@ batch       (memory - fixed) / peak per clip; fixed: weights, AdamW's two moment
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def measure(name: str, whose: str = "tubelet", device: str = "cpu", tiny: bool =
     """Measure one of tubelet.bench.subjects.SUBJECTS in this process; None if transformers has no such model."""
     model: Any = build_subject(name, tiny=tiny)
     clips = {size: inputs_of(name, model, size, device) for size in (1, 2)}
-    make = loss_of
+    make: Callable[[Any, Tensor, Any], Callable[[], Tensor]] = loss_of
     if whose == "transformers":
         model, make = peer_of(model) if not name.endswith("_dual") else None, peer_loss_of
         if model is None:

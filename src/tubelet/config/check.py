@@ -27,6 +27,7 @@ from tubelet.config.stand_ins import find_target, stand_ins, standing_in
 from tubelet.config.values import CheckedElsewhere, fits, hints_of, name_of
 from tubelet.data.splits import STAGES
 from tubelet.nodes import NODE_KEYS, parameters_of
+from tubelet.runtime import torchmetrics_parts
 
 
 def check(cfg: DictConfig) -> None:
@@ -44,6 +45,7 @@ def check_all(configs: Iterable[DictConfig]) -> None:
         with stand_ins():
             for config, found in resolved:
                 _judge(config, found)
+        torchmetrics_parts.defer()  # the real classes are imported next
     for config, found in resolved:
         _judge(config, found)
 

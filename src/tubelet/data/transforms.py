@@ -147,7 +147,10 @@ class Preprocess:
         """uint8 [B,C,T,H,W] -> float32, on the clip's device."""
         if clip.dtype != torch.uint8:
             raise ValueError(f"normalise takes uint8 clips, got {clip.dtype}: has it been normalised already?")
-        pixels = clip.contiguous().float()  # the loader's clips lie as [B,T,H,W,C] in memory
+        return self.normalise_pixels(clip.contiguous().float())  # the loader's clips lie as [B,T,H,W,C] in memory
+
+    def normalise_pixels(self, pixels: Tensor) -> Tensor:
+        """float [B,C,T,H,W] in [0, 255], as uint8 clips have -> what `normalise` makes of them."""
         mean, std = self._per_channel(pixels, channel_dim=1)
         return (pixels * self.scale - (self.offset + mean)) / std
 
