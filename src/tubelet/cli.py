@@ -248,16 +248,31 @@ def bench_data(
     ] = None,
     clips: Annotated[int, typer.Option(help="number of clips per round", min=1)] = 8,
     rounds: Annotated[int, typer.Option(help="number of rounds, of which the median is printed", min=1)] = 7,
-    repeats: Annotated[int, typer.Option(help="number of clips per decoded video, for the last column", min=1)] = 4,
+    repeats: Annotated[int, typer.Option(help="number of clips per decoded video, for the columns R", min=1)] = 4,
+    stride: Annotated[int, typer.Option(help="distance of a clip's frames in the files of MANIFEST", min=1)] = 4,
 ) -> None:
-    """Time decoding alone, the whole loading pipeline, and the pipeline with several clips per decoded video."""
+    """Time decoding alone, the whole loading pipeline, and the pipeline with several clips per decoded video; with the
+    crops in the loader and on the device."""
     from tempfile import TemporaryDirectory
 
-    from tubelet.bench.data import bench, print_timings, render
+    from tubelet.bench.data import Files, bench, print_timings, render
 
     with TemporaryDirectory() as directory:
-        manifests = render(Path(directory)) if manifest is None else {manifest.name: manifest}
-        print_timings(bench(manifests, reader, clips, rounds, repeats), repeats)
+        files = render(Path(directory)) if manifest is None else {manifest.name: Files(manifest, stride)}
+        print_timings(bench(files, reader, clips, rounds, repeats), repeats)
+
+
+@bench.command("loop")
+def bench_loop(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="changes to the run, as train.py takes them: [group=choice] [key=value]")
+    ] = None,
+    saves: Annotated[int, typer.Option(help="number of checkpoints to save while measuring", min=1)] = 4,
+) -> None:
+    """Measure what loader, logging, callbacks and checkpoints add to the steps of a real run on demo videos."""
+    from tubelet.bench.loop import bench, print_overhead
+
+    print_overhead(bench(overrides or [], saves))
 
 
 bench.command("memory")(commands.memory)

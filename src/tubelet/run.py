@@ -119,7 +119,7 @@ def _run(cfg: DictConfig) -> dict[str, float]:
         run.unlock()
         if "LOCAL_RANK" not in os.environ:
             os.environ.pop(CHOSEN, None)
-        _close_wandb()
+        close_wandb()
 
 
 def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
@@ -310,7 +310,7 @@ def _table(title: str, rows: dict[str, str]) -> Table:
     return table
 
 
-def _close_wandb() -> None:
+def close_wandb() -> None:
     """End the W&B run, so that the next job of a sweep starts its own."""
     wandb = sys.modules.get("wandb")  # imported by its logger, in a run that logs to it
     if wandb is not None and wandb.run is not None:
