@@ -82,11 +82,11 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
 def measure(name: str, whose: str = "tubelet", device: str = "cpu", tiny: bool = False) -> Memory | None:
     """Measure one of tubelet.bench.subjects.SUBJECTS in this process; None if transformers has no such model."""
     model: Any = build_subject(name, tiny=tiny)
+    make: Callable[..., Callable[[], Tensor]] = loss_of
     few, more = (1, 2) if device == "cpu" else (8, 16)  # a GPU's allocator counts gradients, which hide a small batch
     clips = {size: inputs_of(name, model, size, device) for size in (few, more)}
-    make = loss_of
     if whose == "transformers":
-        model, make = peer_of(model) if not name.endswith("_dual") else None, peer_loss_of
+        model, make = None if name.endswith("_dual") else peer_of(model), peer_loss_of
         if model is None:
             return None
     model.to(device)
