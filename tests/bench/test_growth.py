@@ -52,7 +52,11 @@ def test_processes_are_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("out", "device", "error"),
-    [("scale.pdf", "cpu", "must end in .png"), ("nowhere/scale.png", "cpu", "there is no directory nowhere")],
+    [
+        ("scale.pdf", "cpu", "must end in .png"),
+        ("nowhere/scale.png", "cpu", "there is no directory nowhere"),
+        ("scale.png", "tpu", "unknown device 'tpu', expected cpu or cuda"),
+    ],
 )
 def test_what_cannot_be_drawn_is_refused_at_once(out: str, device: str, error: str) -> None:
     with pytest.raises(ValueError, match=error):

@@ -22,7 +22,7 @@ import torch
 from tubelet import storage
 from tubelet.bench.processes import clips_per_s_of_ranks, clips_per_s_of_workers
 from tubelet.bench.scale import cost
-from tubelet.bench.subjects import Step, draw_mask, loss_of
+from tubelet.bench.subjects import Step, check_device, draw_mask, loss_of
 from tubelet.config.compose import build_model
 from tubelet.data.worker import cores
 from tubelet.masking import tube
@@ -54,8 +54,7 @@ def measure_growth(out: Path, device: str = "cpu", encoder: str = "vit_small") -
         raise ValueError(f"--out must end in .png, got {out}")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no directory {out.parent}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch sees no GPU here")
+    check_device(device)
     print(f"{'':12}{'':>8}{'GFLOP/clip':>12}{'clips/s':>10}{'predicted':>11}{'ratio':>7}")
     points = []
     for point in [*_steps(device, encoder), *_processes()]:

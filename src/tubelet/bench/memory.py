@@ -26,7 +26,16 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from tubelet.bench.subjects import Step, build_subject, inputs_of, loss_of, peer_loss_of, peer_of
+from tubelet.bench.subjects import (
+    Step,
+    build_subject,
+    check_device,
+    check_subjects,
+    inputs_of,
+    loss_of,
+    peer_loss_of,
+    peer_of,
+)
 from tubelet.runtime.lightning_internals import TorchDispatchMode, tree_leaves
 
 WHOSE = ("tubelet", "transformers")
@@ -171,7 +180,11 @@ def apart(name: str, whose: str, device: str, tiny: bool = False) -> Memory | st
 
 
 def print_memory(names: list[str], memory_gb: float = 80.0, device: str = "cpu", tiny: bool = False) -> None:
-    """Measure the models and print a line for each as soon as it is measured."""
+    """Measure the models and print a line for each as soon as it is measured. Raises ValueError for a model or device
+    that does not exist.
+    """
+    check_subjects(names)
+    check_device(device)
     print(f"a training step in bf16 on {device}; saved and peak in MB per clip; the largest batch in {memory_gb:g} GB")
     print(
         f"{'model':22}{'of':13}{'M weights':>10}{'fixed GB':>10}{'saved':>8}{'peak':>8}{'process GB':>12}{'batch':>8}"
