@@ -177,7 +177,8 @@ def main() -> int:
     print(
         f"{len(rows)} results in {perf_counter() - begun:.0f} s, {late} not run for lack of time, {len(failed)} failed"
     )
-    print(*(f"failed: {check}" for check in failed), sep="\n")
+    for check in failed:
+        print(f"failed: {check}")
     return 1 if failed else 0
 
 
