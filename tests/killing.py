@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 
 from tubelet import run, storage
 from tubelet.config import user_errors
-from tubelet.runtime import checkpoints
+from tubelet.runtime import saving
 
 CONF = str(Path(__file__).parents[1] / "conf")
 KILL, KILLS = "TEST_KILL", "kills.txt"
@@ -51,10 +51,12 @@ class Killer(L.Callback):
         assert place in (*PLACES, "nowhere")
         self.place, self.step = place, int(step)
         self.trainer: Any = None
+        self.written: int | None = None  # step of the checkpoint that a thread writes while training continues
 
     def reached(self, place: str) -> bool:
         """For the first time, over all processes that continue the run."""
-        here = place == self.place and self.trainer.global_step == self.step
+        saving_ = place in ("writing", "between_renames", "saved") and self.written is not None
+        here = place == self.place and self.step == (self.written if saving_ else self.trainer.global_step)
         return here and f"{place}:{self.step}" not in hits(Path())
 
     def kill(self, place: str) -> None:
@@ -79,28 +81,29 @@ class Killer(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.trainer = trainer
-        write, put, checksum = checkpoints._StreamedIO.save_checkpoint, storage.put, storage.checksum
+        write, put, checksum = saving.Saver.write, storage.put, storage.checksum
 
-        def killed_while_writing(io_: Any, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        def killed_while_writing(saver: Any, checkpoint: Any, path: Any) -> None:
+            self.written = checkpoint["global_step"]
             if self.reached("writing"):
                 whole = io.BytesIO()
                 torch.save(checkpoint, whole)
                 Path(path).write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
                 self.kill("writing")
-            write(io_, checkpoint, path)
+            write(saver, checkpoint, path)
 
         def killed_before_sealing(file: Path) -> tuple[int, int]:
             self.kill("writing")  # of a directory
             return checksum(file)
 
         def killed_beside_put(temporary: Path, path: Path) -> None:
-            if path.name == checkpoints.LAST:
+            if path.name == saving.LAST:
                 self.kill("between_renames")
             put(temporary, path)
-            if path.name == checkpoints.LAST:
+            if path.name == saving.LAST:
                 self.kill("saved")
 
-        checkpoints._StreamedIO.save_checkpoint = killed_while_writing  # type: ignore[method-assign]
+        saving.Saver.write = killed_while_writing  # type: ignore[method-assign]
         storage.put, storage.checksum = killed_beside_put, killed_before_sealing
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

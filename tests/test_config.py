@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import re
@@ -19,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch._utils import ExceptionWrapper
 
 from tubelet.config import ConfigError, check, explain
+from tubelet.config.schema import SUPPLIED
 from tubelet.config.values import fits
 from tubelet.data.reader import read_frames
-from tubelet.nodes import build, target_of
+from tubelet.nodes import build, parameters_of, target_of
 
 APP = Path(__file__).parent / "config_app"
 CONF = Path(__file__).parents[1] / "conf"
@@ -111,6 +113,19 @@ def test_unknown_key_at_the_root(composed: Compose) -> None:
         composed(experiment="seeed: 1")
     assert explain(caught.value) == f"conf/experiment/mine.yaml: {message}"
     assert mistakes(composed("+foo=1"))[0].startswith("foo: unknown key (there are: name, seed, stage, ")
+
+
+@pytest.mark.parametrize("group", SUPPLIED)
+def test_what_the_program_passes_itself_is_not_for_a_config_to_set(group: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["trainer=cpu", *(f"+{group}.{key}=1" for key in SUPPLIED[group])])
+        assert set(SUPPLIED[group]) <= parameters_of(target_of(cfg[group]["_target_"])).keys()
+        for key, mistake in zip(SUPPLIED[group], mistakes(cfg), strict=True):
+            assert mistake.startswith(f"{group}.{key}: unknown key")
+        with pytest.raises(HydraException) as caught:
+            compose("config", [f"{group}.xyz=1"])
+    offered = re.findall(r"\w+", str(explain(caught.value)).partition("(there ")[2])
+    assert not set(SUPPLIED[group]) & set(offered)
 
 
 def test_an_experiment_file_without_its_package_line_is_refused(composed: Compose, app: Path) -> None:
@@ -420,3 +435,17 @@ def test_a_sweep_says_which_job_failed_and_goes_on(app: Path) -> None:
     assert result.stderr == (
         "Error executing job with overrides: ['seed=14']\nerror: num_frames 7 is not divisible by tubelet_size 2\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x/last.ckpt"), "runs/x/last.ckpt: No space left"),
+        (OSError(errno.EROFS, "Failed to open local file 'a.csv'"), "Failed to open local file 'a.csv'"),
+        (OSError(errno.EPIPE, "Broken pipe"), None),
+    ],
+)
+def test_what_the_disk_refuses_is_one_line(error: OSError, message: str | None) -> None:
+    told = explain(error)
+    assert told is None if message is None else message in str(told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,25 +10,9 @@ import typer
 
 from tubelet.bench import commands
 from tubelet.config import user_errors
+from tubelet.config.options import Device, Model, Preprocess, Trust, settings
 
 app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
-
-Model = Annotated[str, typer.Argument(help="weights: run directory, .ckpt, Hugging Face directory or hub id, .pth")]
-Trust = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--trust",
-        callback=lambda packages: _importable(packages),
-        help="package of your own whose classes the weights may name; may be given several times",
-    ),
-]
-
-
-def _importable(packages: list[str] | None) -> list[str]:
-    """Add the current directory to the import path, as train.py does: a trusted package may be there."""
-    if packages:
-        sys.path.insert(0, os.getcwd())
-    return packages or []
 
 
 @app.callback()
@@ -61,16 +44,20 @@ def reconstruct(
         float | None, typer.Option(help="mask ratio, the share of tokens to hide, in (0, 1); default: that of the run")
     ] = None,
     seed: Annotated[int, typer.Option(help="seed from which the mask is drawn")] = 0,
+    device: Device = "cpu",
+    preprocess: Preprocess = None,
     trust: Trust = None,
 ) -> None:
     """Draw a video, the part of it that a masked model sees, and what the model reconstructs."""
+    from tubelet.evaluate.device import on_device
     from tubelet.evaluate.pictures import check_picture, save_reconstructions
     from tubelet.evaluate.reconstruction import reconstruct_file
     from tubelet.weights.load import load_masking, load_model
 
     check_picture(out)
     hide = load_masking(model, masking, ratio, trust=trust or [])
-    print(save_reconstructions(reconstruct_file(load_model(model, trust=trust or []), video, hide, seed), out))
+    loaded = on_device(load_model(model, trust=trust or [], preprocess=settings(preprocess)), device)
+    print(save_reconstructions(reconstruct_file(loaded, video, hide, seed), out))
 
 
 @app.command()
@@ -84,19 +71,24 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="print one JSON object per video, each on its own line")
     ] = False,
+    device: Device = "cpu",
+    preprocess: Preprocess = None,
     trust: Trust = None,
 ) -> None:
-    """Predict the classes of videos. The probabilities are averaged over views that cover the whole video."""
+    """Predict the classes of videos, or the numbers of a regression. They are averaged over views that cover the whole
+    video.
+    """
     import json
 
     from tubelet.data.reader import VideoError
+    from tubelet.evaluate.device import on_device
     from tubelet.evaluate.predict import name_classes, predict
     from tubelet.weights.load import load_model
 
-    classifier = load_model(model, trust=trust or [])
+    classifier = on_device(load_model(model, trust=trust or [], preprocess=settings(preprocess)), device)
     if labels is not None:
         name_classes(classifier, labels)
-    failed = 0
+    failed, numbers = 0, getattr(classifier, "problem", None) == "regression"
     for video in videos:
         try:
             top = predict(classifier, video, topk)
@@ -104,10 +96,13 @@ def predict(
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        if as_json:
+        if as_json and numbers:
+            print(json.dumps({"video": str(video), "values": dict(top)}))
+        elif as_json:
             print(json.dumps({"video": str(video), "top": [{"label": a, "probability": p} for a, p in top]}))
         else:
-            print(video, *(f"{p:7.2%}  {label}" for label, p in top), sep="\n  ")
+            shown = (f"{score:9.4g}" if numbers else f"{score:7.2%}" for _, score in top)
+            print(video, *(f"{score}  {name}" for score, (name, _) in zip(shown, top, strict=True)), sep="\n  ")
     if failed:
         raise typer.Exit(1 if failed < len(videos) else 2)
 
@@ -128,6 +123,7 @@ def convert(
     num_frames: Annotated[
         int | None, typer.Option(help="number of frames per clip, for a .pth that was not trained on 16 frames")
     ] = None,
+    preprocess: Preprocess = None,
     trust: Trust = None,
 ) -> None:
     """Convert any weights to a Hugging Face directory, which transformers can load."""
@@ -135,7 +131,7 @@ def convert(
 
     convert(
         model, directory, trust=trust or [], num_heads=num_heads, decoder_num_heads=decoder_num_heads,
-        image_size=image_size, num_frames=num_frames,
+        image_size=image_size, num_frames=num_frames, preprocess=settings(preprocess),
     )  # fmt: skip
     print(directory)
 
@@ -276,17 +272,18 @@ def features(
     per_token: Annotated[bool, typer.Option(help="write all tokens instead of their mean")] = False,
     batch_size: Annotated[int, typer.Option(help="number of videos per batch")] = 8,
     num_workers: Annotated[int, typer.Option(help="number of processes that read videos")] = 2,
-    device: Annotated[str, typer.Option(help="device to run on: cpu, cuda, ...")] = "cpu",
+    device: Device = "cpu",
+    preprocess: Preprocess = None,
     trust: Trust = None,
 ) -> None:
     """Write the features of every video of a manifest. After an interruption, the same command continues."""
     from tubelet.evaluate.features import extract_features
     from tubelet.weights.load import load_encoder
 
+    encoder = load_encoder(model, trust=trust or [], preprocess=settings(preprocess))
     written = extract_features(
-        load_encoder(model, trust=trust or []), manifest, out, per_token=per_token, batch_size=batch_size,
-        num_workers=num_workers, device=device,
-    )  # fmt: skip
+        encoder, manifest, out, per_token=per_token, batch_size=batch_size, num_workers=num_workers, device=device
+    )
     print(written)
 
 
@@ -295,13 +292,17 @@ def attention(
     model: Model,
     video: Annotated[Path, typer.Argument(help="any video file")],
     out: Annotated[Path, typer.Option(help="film to write, ending in .gif or .mp4")],
+    device: Device = "cpu",
+    preprocess: Preprocess = None,
     trust: Trust = None,
 ) -> None:
     """Draw the attention of the last block over the frames: that of the class token, or the mean over all queries."""
     from tubelet.evaluate.attention import save_attention
+    from tubelet.evaluate.device import on_device
     from tubelet.weights.load import load_encoder
 
-    print(save_attention(load_encoder(model, trust=trust or []), video, out))
+    encoder = on_device(load_encoder(model, trust=trust or [], preprocess=settings(preprocess)), device)
+    print(save_attention(encoder, video, out))
 
 
 def main() -> None:

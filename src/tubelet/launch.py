@@ -11,10 +11,12 @@ from tubelet.runtime import signals
 signals.note(*signals.WARNINGS)  # the imports below take seconds, in which one may come
 
 import hydra  # noqa: E402
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from tubelet.config import job_errors, user_errors  # noqa: E402
 from tubelet.config.compose import conf_directory  # noqa: E402
+from tubelet.config.unchosen import unchosen  # noqa: E402
 
 
 def main(conf: Path | None = None) -> None:
@@ -31,7 +33,8 @@ def run(cfg: DictConfig) -> float | None:
     with job_errors():
         from tubelet.run import main  # not above: a mistake in the config is reported first
 
-        return main(cfg).get(cfg.objective)
+        left = unchosen(HydraConfig.get()) if cfg.weights is not None else {}
+        return main(cfg, left).get(cfg.objective)
 
 
 if __name__ == "__main__":

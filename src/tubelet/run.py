@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tubelet.config import check
-from tubelet.config.compose import compose
+from tubelet.config.compose import compose_with_unchosen
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
 from tubelet.evaluate.reconstruction import can_reconstruct
@@ -40,11 +41,14 @@ from tubelet.runtime.ranks import Ranks, join
 from tubelet.runtime.requeue import Interrupted, end_process
 from tubelet.runtime.run_directory import RunDirectory
 from tubelet.storage import write_text
-from tubelet.weights.load import start_from
+from tubelet.weights import adopt
+from tubelet.weights.load import TIMM, read, start_from
 
 console = Console()
 # Lightning's warnings do not apply here: our sampler does resume in the middle of an epoch (tubelet/data/sampler.py)
-_IRRELEVANT_WARNINGS = "not resumable|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+_IRRELEVANT_WARNINGS = (
+    "not resumable|No positive samples found|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+)
 warnings.filterwarnings("ignore", message=f".*({_IRRELEVANT_WARNINGS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 CHOSEN = "TUBELET_CHOSEN"
@@ -56,19 +60,38 @@ def train(*overrides: str) -> dict[str, float]:
 
     Example: `train("experiment=demo_pretrain", "seed=1")`.
     """
-    return main(compose(*overrides))
+    return main(*compose_with_unchosen(*overrides))
 
 
-def main(cfg: DictConfig) -> dict[str, float]:
+def main(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str, float]:
     """Run `cfg` and return the last value of every logged metric. Raises ValueError for a user's mistake, and
     SystemExit when a signal has stopped the run.
+
+    unchosen: the groups that `weights` decide, see tubelet.config.unchosen; None: there are none.
     """
     check(cfg)
     with signals.all_noted():
         try:
-            return _run(cfg)
+            return _run(_with_parts_of_weights(cfg, unchosen or {}))
         except Interrupted as interrupted:
             end_process(interrupted)
+
+
+def _with_parts_of_weights(cfg: DictConfig, unchosen: dict[str, Node]) -> DictConfig:
+    """A config in which the groups that nobody chose are those of the weights. Prints what this changes."""
+    if not unchosen or cfg.weights is None or str(cfg.weights).startswith(TIMM):
+        return cfg
+    source, new = read(cfg.weights), copy.deepcopy(cfg)
+    for group, part_of in (("encoder", adopt.encoder_of), ("preprocess", adopt.preprocess_of)):
+        if group not in unchosen or cfg[group] is None:
+            continue
+        before: Any = OmegaConf.to_container(cfg[group], resolve=False)
+        after = part_of(source, before, unchosen[group], packages_of(OmegaConf.to_container(cfg)))
+        if changed := adopt.changes(before, after):
+            console.print(f"{group}: that of weights={cfg.weights}, {', '.join(changed)}", soft_wrap=True)
+        OmegaConf.update(new, group, after, merge=False, force_add=True)
+    check(new)
+    return new
 
 
 def _run(cfg: DictConfig) -> dict[str, float]:
@@ -124,6 +147,7 @@ def build(
         grid=model.grid,
         preprocess=model.preprocess,
         masking=masking,
+        labels=model.labels,
         seed=config["seed"],
         accumulate=config["trainer"]["accumulate"],
         run_dir=run_dir,
@@ -158,6 +182,7 @@ def make_plan(config: Node, steps_per_epoch: int) -> Plan:
     steps_per_epoch = max(steps_per_epoch, 1)  # it is 0 where nothing is trained
     max_steps, max_epochs = config["trainer"]["max_steps"], config["trainer"]["max_epochs"]
     steps = max_steps if max_steps > 0 else max_epochs * steps_per_epoch
+    steps = min(steps, config["trainer"].get("fast_dev_run") or steps)
     return Plan(steps, steps_per_epoch, config["data"]["batch_size"], config["seed"])
 
 

@@ -14,6 +14,7 @@ from tubelet.data.dataset import EvaluationVideos, TrainingVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import VideoError, read_clip
 from tubelet.data.sampling import Sampling
+from tubelet.data.transforms import Preprocess
 from tubelet.masking import tube
 
 GRID = ClipGrid(frames=4, height=32, width=32, tubelet=2, patch=8)  # 2 x 4 x 4 tokens
@@ -30,7 +31,7 @@ def evaluation(manifest, stride=2, **settings):
 
 
 def test_an_evaluation_clip_by_hand(videos):
-    sample = evaluation(Manifest.read(videos), stride=4, short_side=48)[0, 4]
+    sample = evaluation(Manifest.read(videos), stride=4, preprocess=Preprocess(short_side=48))[0, 4]
     # 48 x 64, label 1; 4 frames spaced 4 span 13 of 40: from (40 - 13) // 2 = 13 on
     assert (sample.label, sample.index, sample.hidden) == (1, 4, None)
     assert sample.clips.dtype == torch.uint8
@@ -42,7 +43,9 @@ def test_an_evaluation_clip_by_hand(videos):
 
 
 def test_views_of_a_test_video_by_hand(videos):
-    dataset = evaluation(Manifest.read(videos), stride=4, clips=2, crops=3, short_side=48, masking=MASKING)
+    dataset = evaluation(
+        Manifest.read(videos), stride=4, clips=2, crops=3, preprocess=Preprocess(short_side=48), masking=MASKING
+    )
     sample = dataset[0, 4]  # 48 x 64: margins 16 and 32; starts 0 and 40 - 13 = 27
     assert sample.clips.shape == (6, 3, 4, 32, 32)
     assert sample.hidden.shape == (6, 32)
@@ -52,7 +55,7 @@ def test_views_of_a_test_video_by_hand(videos):
             crop = torch.from_numpy(video_frame(4, first + 4 * t)[8:40, left : left + 32]).permute(2, 0, 1)
             difference = (clip[:, t].int() - crop.int()).abs()[:, :20]
             assert difference[:, :, [0, 8, 24, 31]].max() <= 2  # columns away from the edge that compression blurs
-    one = evaluation(Manifest.read(videos), stride=4, short_side=48)[0, 4]
+    one = evaluation(Manifest.read(videos), stride=4, preprocess=Preprocess(short_side=48))[0, 4]
     assert one.clips.shape == (1, 3, 4, 32, 32)
 
 

@@ -102,7 +102,7 @@ def test_the_frames_of_a_segment():
     assert span(100, 30.0, 0.033, 0.1) == (1, 3)  # 1/30 and 3/30
     assert span(100, 25.0, 3.0, None) == (75, 100)
     assert span(100, 25.0, None, 9.0) == (0, 100)
-    assert span(5, 4.0, 0.2, 0.95, np.array([0, 0.1, 0.2, 0.9, 1.0])) == (2, 4)
+    assert span(5, 4.0, 0.2, 0.95, times=np.array([0, 0.1, 0.2, 0.9, 1.0])) == (2, 4)
     with pytest.raises(ValueError, match=r"has no frame from second 4 to 5: its 100 frames end at 3.96"):
         span(100, 25.0, 4.0, 5.0)
     with pytest.raises(ValueError, match="no frame rate is known: fill its fps column"):

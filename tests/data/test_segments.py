@@ -18,7 +18,9 @@ from tubelet.data.manifest import Manifest
 from tubelet.data.reader import available_readers, read_clip, read_frames
 from tubelet.data.sampling import Sampling
 from tubelet.data.transforms import resize_views, view_shrinker
+from tubelet.videos.encode import Settings
 from tubelet.videos.shards import merge
+from tubelet.videos.transcode import transcode
 from tubelet.videos.verify import verify
 
 GRID = ClipGrid(frames=4, height=32, width=32, tubelet=2, patch=8)
@@ -102,3 +104,34 @@ def test_few_frames_of_their_own_size_are_held(tmp_path: Path, reader: str) -> N
 
     assert read_clip(tmp_path / "large.mp4", lambda video: range(40), reader, shrink).shape == (40, 8, 8, 3)
     assert max(held) <= 8
+
+
+def test_segments_in_frames(videos: Path, tmp_path: Path, chosen: list) -> None:
+    file = videos.parent / "0.mp4"  # 24 fps, 40 frames
+    (tmp_path / "s.csv").write_text(f"path,label,start_frame,end_frame\n{file},0,12,24\n{file},1,30,\n{file},1,,99\n")
+    manifest = Manifest.read(tmp_path / "s.csv")
+    evaluation = EvaluationVideos(manifest, GRID, Sampling(stride=2), seed=0, clips=2)
+    for i in range(3):
+        evaluation[0, i]
+    assert chosen[0] == [12, 14, 16, 18, 17, 19, 21, 23]  # as from second 0.5 to 1
+    assert chosen[1] == [30, 32, 34, 36, 33, 35, 37, 39]
+    assert max(chosen[2]) == 39
+    verify(tmp_path / "s.csv", tmp_path / "v.csv", workers=1)
+    transcode(tmp_path / "v.csv", tmp_path / "new", Settings(short_side=32, fps=12), workers=1)
+    new = Manifest.read(tmp_path / "new" / "v.csv")
+    assert [new.record(i).segment for i in range(2)] == [(0.5, 1.0, None, None), (1.25, None, None, None)]
+    with pytest.raises(ValueError, match=r"0\.mp4: another --fps needs the frame rate of this segment"):
+        transcode(tmp_path / "s.csv", tmp_path / "new2", Settings(short_side=32, fps=12), workers=1)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ("1,,5,", "in seconds .start, end. or in frames, not in both"),
+        (",,9,3", "end_frame must lie behind start_frame"),
+    ],
+)
+def test_segments_that_contradict_themselves(tmp_path: Path, cells: str, message: str) -> None:
+    (tmp_path / "s.csv").write_text(f"path,start,end,start_frame,end_frame\na.mp4,{cells}\n")
+    with pytest.raises(ValueError, match=f"line 2: .*{message}"):
+        Manifest.read(tmp_path / "s.csv")

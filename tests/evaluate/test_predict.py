@@ -48,10 +48,26 @@ def test_classes_without_names_are_numbers(model, videos):
 
 
 def test_models_without_classes_are_refused(videos):
-    with pytest.raises(ValueError, match="needs a classifier of two or more classes, got a VideoViT"):
+    with pytest.raises(ValueError, match="needs a classifier, got a VideoViT"):
         predict(VideoViT(**SMALL), videos.parent / "0.mp4")
-    with pytest.raises(ValueError, match="got a VideoClassifier of 1"):
-        predict(VideoClassifier(VideoViT(**SMALL), 1), videos.parent / "0.mp4")
+
+
+def test_several_labels_have_probabilities_of_their_own_and_numbers_keep_their_order(model, videos):
+    video = videos.parent / "0.mp4"
+    with torch.no_grad():
+        logits = model(load_clip(video, model))[0]
+    labels = VideoClassifier(model.encoder, 3, "multi_label_classification", preprocess=Preprocess(stride=2))
+    numbers = VideoClassifier(
+        model.encoder, 3, "regression", value_mean=[1, 2, 3], value_std=[1, 2, 0.5], preprocess=Preprocess(stride=2)
+    )
+    for other in (labels, numbers):
+        other.head, other.fc_norm = model.head, model.fc_norm
+    top = dict(predict(labels, video, clips=1, crops=1))
+    assert top == pytest.approx({str(i): p for i, p in enumerate(logits.sigmoid().tolist())}, abs=1e-6)
+    told = predict(numbers, video, topk=1, clips=1, crops=1)
+    expected = (logits * torch.tensor([1, 2, 0.5]) + torch.tensor([1.0, 2, 3])).tolist()
+    assert [name for name, _ in told] == ["0", "1", "2"]
+    assert [value for _, value in told] == pytest.approx(expected, abs=1e-5)
 
 
 def test_names_from_a_file(model, tmp_path):

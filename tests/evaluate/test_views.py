@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tubelet.data.manifest import Record
 from tubelet.evaluate.gather import gather_rows
 from tubelet.evaluate.views import bootstrap_interval, figures, in_top, mean_of_views, recall, write_predictions
 
@@ -12,7 +13,7 @@ from tubelet.evaluate.views import bootstrap_interval, figures, in_top, mean_of_
 def test_views_are_averaged_as_probabilities() -> None:
     logits = torch.tensor([[0.0, math.log(3)], [math.log(9), 0.0], [0.0, 0.0], [0.0, 0.0]])  # two videos, two views
     expected = torch.tensor([[(1 / 4 + 9 / 10) / 2, (3 / 4 + 1 / 10) / 2], [0.5, 0.5]])
-    assert torch.allclose(mean_of_views(logits, 2), expected)
+    assert torch.allclose(mean_of_views(logits.softmax(1), 2), expected)
 
 
 def test_figures_by_hand() -> None:
@@ -66,7 +67,7 @@ def test_rows_of_ranks_with_unequal_numbers(others: int) -> None:
 
 def test_predictions_file(tmp_path: Path) -> None:
     write_predictions(
-        tmp_path / "p.parquet", ["a.mp4", "b.mp4"], [1, None], torch.tensor([[0.25, 0.75], [1.0, 0.0]]), 6
+        tmp_path / "p.parquet", [Record("a.mp4", 1), Record("b.mp4")], torch.tensor([[0.25, 0.75], [1.0, 0.0]]), 6
     )
     assert pq.read_table(tmp_path / "p.parquet").to_pylist() == [
         {"video": "a.mp4", "label": 1, "probabilities": [0.25, 0.75], "views": 6},

@@ -4,8 +4,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +18,8 @@ from omegaconf import DictConfig
 
 from tubelet import run, storage
 from tubelet.runtime import checkpoints
-from tubelet.runtime.checkpoints import Checkpoints, SaveError
+from tubelet.runtime.checkpoints import Checkpoints
+from tubelet.runtime.saving import SaveError, Saver, finish, host_copy
 
 Tiny = Callable[..., DictConfig]
 SAVING = ["callbacks.checkpoints.every_n_steps=2", "callbacks.checkpoints.monitor=val/loss",
@@ -83,14 +87,16 @@ def test_nothing_whole_is_left(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -
     assert "last.ckpt cannot be read" in " ".join(capsys.readouterr().out.split())
 
 
-class Limited(checkpoints._StreamedIO):
-    """No checkpoint can grow beyond 10 kB. The limit is the whole process's, whose output may be a file."""
+class Limited(Saver):
+    """No checkpoint can grow beyond 10 kB. The limit is the whole process's, whose output may be a file: it waits."""
 
-    def save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+    def start(self, *arguments: Any) -> None:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
         try:
-            super().save_checkpoint(*arguments, **options)
+            super().start(*arguments)
+            while not self.idle:
+                time.sleep(0.01)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -101,12 +107,13 @@ class FullDisk(Checkpoints):
     until = 5
 
     def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+        finish(trainer)
         if trainer.global_step == 3:
             trainer.strategy.checkpoint_io = Limited()
         if trainer.global_step == self.until:
             seen = {path.name: step_of(path) for path in only_run().glob("checkpoints/*")}
             assert seen == {"last.ckpt": 2}, seen  # and nothing half written
-            trainer.strategy.checkpoint_io = checkpoints._StreamedIO()
+            trainer.strategy.checkpoint_io = Saver()
         super().on_train_batch_end(trainer, *arguments)
 
 
@@ -133,13 +140,16 @@ def test_a_value_that_could_not_be_saved_is_not_the_best(
     callback = Checkpoints(monitor="val/top1", mode=mode)
     tried: list[float | None] = []
 
-    def fails_once(trainer: Any, name: str) -> None:
+    waiting: list[Callable[[], None]] = []
+
+    def fails_once(trainer: Any, name: str, failed: Callable[[SaveError], None]) -> None:
         assert name == "best.ckpt"
         tried.append(callback.state_dict()["best"])
-        if len(tried) == 1:
-            raise SaveError("no")
+        if len(tried) == 1:  # the thread fails; training hears of it at the next save
+            waiting.append(lambda: failed(SaveError("no")))
 
-    monkeypatch.setattr(checkpoints, "save", fails_once)
+    monkeypatch.setattr(checkpoints, "save_while_training", fails_once)
+    monkeypatch.setattr(checkpoints, "finish", lambda trainer: waiting and waiting.pop()())
     for value in values:
         trainer = SimpleNamespace(
             callback_metrics={"val/top1": value}, state=SimpleNamespace(fn="fit"), loggers=[], is_global_zero=True
@@ -150,10 +160,10 @@ def test_a_value_that_could_not_be_saved_is_not_the_best(
 
 
 def test_what_is_not_the_disk_is_an_error_at_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(*_: Any, **__: Any) -> None:
+    def write(*_: Any, **__: Any) -> None:
         raise TypeError("cannot pickle that")
 
-    monkeypatch.setattr(checkpoints._StreamedIO, "save_checkpoint", save)
+    monkeypatch.setattr(Saver, "write", write)
     with pytest.raises(TypeError, match="cannot pickle that"):
         run.main(tiny(*SAVING))
 
@@ -172,6 +182,7 @@ class ReadOnly(FullDisk):
     """Nothing can be written to checkpoints/ from step 3 to step 5."""
 
     def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+        finish(trainer)
         if trainer.global_step == 3:
             (only_run() / "checkpoints").chmod(0o555)
         if trainer.global_step == 5:
@@ -207,6 +218,7 @@ class Ballast(FullDisk):
     """The disk is full from step 3 to step 5."""
 
     def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+        finish(trainer)
         ballast = Path("runs/ballast")
         if trainer.global_step == 3:
             with ballast.open("wb", buffering=0) as file:
@@ -249,3 +261,49 @@ def test_a_last_save_that_fails_ends_train_py_with_1(tiny_arguments: Callable[..
 
 class NeverEnough(FullDisk):
     until = 100
+
+
+class OneStepOn(Checkpoints):
+    """Says when one step is done after the save of step 2."""
+
+    reached = Event()
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 3:
+            assert not list(Path("runs").rglob("*.ckpt"))
+            self.reached.set()
+
+
+def test_training_continues_while_a_checkpoint_is_written(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint holds the state of its step, although the weights have changed before it is on the disk."""
+    write = Saver.write
+
+    def late(saver: Saver, checkpoint: dict[str, Any], path: Path) -> None:
+        assert OneStepOn.reached.wait(60)
+        write(saver, checkpoint, path)
+
+    every_other = [*SAVING, "callbacks.checkpoints.monitor=null", "callbacks.checkpoints.keep_every_n_steps=2"]
+    run.main(tiny(*every_other))
+    expected = {path.name: torch.load(path, weights_only=True) for path in Path("runs").rglob("*.ckpt")}
+    shutil.rmtree("runs")
+    monkeypatch.setattr(Saver, "write", late)
+    run.main(with_callback(tiny(*every_other), "OneStepOn"))
+    found = {path.name: torch.load(path, weights_only=True) for path in Path("runs").rglob("*.ckpt")}
+    assert found.keys() == expected.keys() >= {"step=2.ckpt", "step=6.ckpt", "last.ckpt"}
+    for name, checkpoint in expected.items():
+        assert all(
+            torch.equal(value, found[name]["state_dict"][key]) for key, value in checkpoint["state_dict"].items()
+        )
+
+
+def test_a_copy_shares_nothing_with_the_original() -> None:
+    state: Any = OrderedDict(a=torch.arange(4.0)[::2], b=[torch.ones(2), ({"c": torch.zeros(1)},)], d={"e": [1]})
+    state._metadata = {"": 1}
+    copy = host_copy(state)
+    assert type(copy) is OrderedDict
+    assert copy._metadata == {"": 1}
+    for tensor in (state["a"], state["b"][0], state["b"][1][0]["c"]):
+        tensor += 1
+    state["d"]["e"].append(2)
+    assert copy["a"].tolist() == [0.0, 2.0]
+    assert (copy["b"][0].tolist(), copy["b"][1][0]["c"].tolist(), copy["d"]) == ([1.0, 1.0], [0.0], {"e": [1]})

@@ -1,5 +1,6 @@
 """Precisions, strategies and switches, through whole runs; two gloo ranks compute what one does."""
 
+import json
 import os
 import pickle
 import shutil
@@ -245,3 +246,19 @@ def test_fsdp_from_the_command_line(tiny_arguments: Callable[..., list[str]], tm
     subprocess.run([sys.executable, ROOT / "train.py", *arguments], cwd=tmp_path, check=True, timeout=250)
     (directory,) = (tmp_path / "runs/try").iterdir()
     assert load_model(directory).grid.frames == 4
+
+
+def test_a_trial_of_a_long_run_ends_after_so_many_steps_and_batches(
+    tiny: Callable[..., DictConfig], tmp_path: Path
+) -> None:
+    run.main(tiny("trainer.fast_dev_run=2", "trainer.max_epochs=500", "callbacks.knn.every_n_epochs=1"))
+    (made,) = Path("runs/try").iterdir()
+    assert json.loads((made / "summary.json").read_text())["steps"] == 2
+    rows = (made / "metrics.csv").read_text()
+    assert "val/knn_top1" in rows
+    assert "train/loss" in rows
+    assert (made / "checkpoints" / "last.ckpt").exists()
+    with pytest.raises(
+        ValueError, match=r"trainer\.fast_dev_run must be a number of steps, or 0 for a real run, got -1"
+    ):
+        run.main(tiny("trainer.fast_dev_run=-1"))

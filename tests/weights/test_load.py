@@ -307,10 +307,11 @@ def test_a_file_of_the_original_code_with_its_arguments(tmp_path):
     ("contents", "message"),
     [
         (b"", "is empty"),
+        (b"# a text\n" * 20, "is no file of weights"),
         (b"<!DOCTYPE html><html>404</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         ((GOLDEN / "videomae_finetune.pth").read_bytes()[:20000], "is damaged or was not copied to its end"),
-        ((40).to_bytes(8, "little") + b'{"x":{"dtype":"F32"}}', "is a safetensors file"),
+        ((40).to_bytes(8, "little") + b'{"x":{"dtype":"F32"}}', "is damaged or was not copied to its end"),
     ],
 )
 def test_a_file_that_holds_no_weights_says_what_it_is(contents, message, tmp_path):

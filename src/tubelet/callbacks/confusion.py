@@ -1,8 +1,12 @@
-"""The confusion matrix (confusion.png) and the accuracy of each class (per_class.csv) in the run directory."""
+"""The confusion matrix (confusion.png) and the accuracy of each class (per_class.csv) in the run directory. Of several
+labels, per_class.csv has the average precision of each class; of a regression, per_value.csv the errors of each number.
+"""
 
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -16,21 +20,22 @@ _NAMED = 40  # with more classes than this, their names are not written on the a
 
 
 class Confusion(L.Callback):
-    """Written when training ends, for the epoch with the best val/top1, and after a test. It does nothing if the method
-    does not learn labels.
+    """Written when training ends, for the epoch with the best score (val/top1, val/map, val/r2), and after a test. It
+    does nothing if the method does not learn labels.
     """
 
     def __init__(self) -> None:
-        self.best = -1.0
-        self.matrix: Tensor | None = None
+        self.best = -math.inf
+        self.table: Tensor | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         method = method_of(trainer)
         if not method.learns_labels:
             return
-        top1 = float(trainer.callback_metrics["val/top1"])
-        if top1 > self.best:
-            self.best, self.matrix = top1, method.confusion
+        assert method.monitor is not None
+        score = float(trainer.callback_metrics[method.monitor])
+        if self.table is None or score > self.best:
+            self.best, self.table = score, method.by_class
         if trainer.state.fn == "validate":
             self._write(trainer)
 
@@ -40,24 +45,29 @@ class Confusion(L.Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         method = method_of(trainer)
         if method.learns_labels:
-            self.matrix = method.confusion
+            self.table = method.by_class
             self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
-        if self.matrix is None or not trainer.is_global_zero:
+        if self.table is None or not trainer.is_global_zero:
             return
-        named = getattr(method_of(trainer).model, "id2label", None) or {}
-        names = [named.get(i, str(i)) for i in range(len(self.matrix))]
+        method = method_of(trainer)
+        named = getattr(method.model, "id2label", None) or {}
+        names = [named.get(i, str(i)) for i in range(len(self.table))]
         folder = Path(trainer.default_root_dir)
-        draw_confusion(self.matrix, names, folder / "confusion.png")
-        write_per_class(self.matrix, names, folder / "per_class.csv")
+        if method.by_class_columns:
+            file = "per_value.csv" if method.model.labels.problem == "regression" else "per_class.csv"
+            write_table(self.table, method.by_class_columns, names, folder / file)
+        else:
+            draw_confusion(self.table, names, folder / "confusion.png")
+            write_per_class(self.table, names, folder / "per_class.csv")
 
     def state_dict(self) -> dict[str, object]:
-        return {"best": self.best, "matrix": self.matrix}
+        return {"best": self.best, "matrix": self.table}
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        # a resumed run may never be better than before: then the matrix of the best epoch is this one
-        self.best, self.matrix = state_dict["best"], state_dict["matrix"]  # type: ignore[assignment]
+        # a resumed run may never be better than before: then the table of the best epoch is this one
+        self.best, self.table = state_dict["best"], state_dict["matrix"]  # type: ignore[assignment]
 
 
 def draw_confusion(matrix: Tensor, names: list[str], picture: Path) -> None:
@@ -95,3 +105,12 @@ def write_per_class(matrix: Tensor, names: list[str], table: Path) -> None:
             videos, other = int(matrix[label].sum()), int(mistaken[label].argmax())
             share = f"{float(accuracy[label]):.4f}" if videos else ""
             rows.writerow([label, name, videos, share, names[other] if mistaken[label, other] else ""])
+
+
+def write_table(values: Tensor, columns: Sequence[str], names: list[str], table: Path) -> None:
+    """Write one line per row of `values` [n,columns]: its number, its name, and the values; NaN is an empty cell."""
+    with replacing(table) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["label", "name", *columns])
+        for number, (name, row) in enumerate(zip(names, values.tolist(), strict=True)):
+            rows.writerow([number, name, *("" if math.isnan(value) else f"{value:.4g}" for value in row)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tubelet.data.bad_videos import BadVideos
-from tubelet.data.dataset import NO_LABEL, Batch, EvaluationVideos, collate
+from tubelet.data.dataset import Batch, EvaluationVideos, collate
+from tubelet.data.labels import NO_LABEL
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import generator
 from tubelet.data.sampler import EvaluationBatches
@@ -69,7 +71,8 @@ class KNN(L.Callback):
     def _features(self, trainer: L.Trainer, method: Method, split: str) -> tuple[Tensor, Tensor]:
         """Features [n,D] and labels [n] of the labelled videos, gathered from all ranks: the same on every rank."""
         features, labels, data = [], [], data_of(trainer)
-        for batch in self._loader(trainer, split):
+        limit = trainer.limit_val_batches  # a number of batches, or 1.0: all
+        for batch in islice(self._loader(trainer, split), limit if isinstance(limit, int) else None):
             if len(batch) == 0:  # none of its videos could be read
                 continue
             batch = data.transfer_batch_to_device(batch, method.device, 0)
@@ -92,7 +95,7 @@ class KNN(L.Callback):
             data.grid,
             data.sampling,
             seed=data.seed,
-            short_side=data.preprocess.short_side,
+            preprocess=data.preprocess,
             reader=data.reader,
             bad_videos=BadVideos(
                 data.run_dir / f"bad_videos_{split}.csv", len(manifest), data.max_bad_share, "left out of kNN"

@@ -22,11 +22,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tubelet.config.combinations import impossible
-from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, ConfigError, Root, unknown_key
+from tubelet.config.schema import COLLECTIONS, GROUPS, NULLABLE, ConfigError, Root, settable, unknown_key
 from tubelet.config.stand_ins import find_target, stand_ins, standing_in
 from tubelet.config.values import CheckedElsewhere, fits, hints_of, name_of
 from tubelet.data.splits import STAGES
 from tubelet.nodes import NODE_KEYS, parameters_of
+from tubelet.runtime import torchmetrics_parts
 
 
 def check(cfg: DictConfig) -> None:
@@ -44,6 +45,7 @@ def check_all(configs: Iterable[DictConfig]) -> None:
         with stand_ins():
             for config, found in resolved:
                 _judge(config, found)
+        torchmetrics_parts.defer()  # the real classes are imported next
     for config, found in resolved:
         _judge(config, found)
 
@@ -141,7 +143,7 @@ def _check_node(path: str, node: dict[str, Any], found: _Mistakes) -> None:
     """The keys of a node against its callable's parameters, its values against the type hints."""
     try:
         target = find_target(str(node["_target_"]))
-        named, hints = parameters_of(target), hints_of(target)
+        named, hints = settable(path, parameters_of(target)), hints_of(target)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         found.at.setdefault(f"{path}._target_", f"cannot be used: {error}")
         return

@@ -5,6 +5,7 @@ With HYDRA_FULL_ERROR=1 in the environment every error comes with its traceback.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -26,9 +27,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from tubelet.config.check import check_all
-from tubelet.config.schema import ConfigError, unknown_key
+from tubelet.config.schema import ConfigError, settable, unknown_key
 from tubelet.config.stand_ins import parameters_by_path
 
+_OF_THE_DISK = {
+    getattr(errno, name) for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR"]
+}
 _explaining = False
 """Whether this runs within `user_errors`, and the user has not asked for tracebacks."""
 
@@ -78,7 +82,8 @@ def _explained() -> Iterator[None]:
 def explain(error: BaseException) -> str | None:
     """The message for a user's mistake; None for an error of ours, which deserves its traceback.
 
-    A user's mistake is what Hydra, OmegaConf and yaml refuse, and a ValueError that was raised by tubelet's own code.
+    A user's mistake is what Hydra, OmegaConf and yaml refuse, a ValueError that was raised by tubelet's own code, and
+    a file or directory that the system does not let us read or write.
     """
     cause = error.__cause__ or error.__context__
     if isinstance(error, OverrideParseException):
@@ -94,6 +99,8 @@ def explain(error: BaseException) -> str | None:
         return str(error).partition("\nConfig search path")[0].strip()
     if isinstance(error, OmegaConfBaseException):
         return _explain_key(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, yaml.YAMLError) or (isinstance(error, ValueError) and _raised_by_tubelet(error)):
         return str(error)
     return _explain_worker(error) if isinstance(error, ValueError) else None
@@ -118,7 +125,8 @@ def _explain_key(error: OmegaConfBaseException, file: str = "") -> str:
     known: Iterable[str] = [str(key) for key in node]
     if "_target_" in node:
         with suppress(ImportError, AttributeError, TypeError, ValueError):  # a wrong _target_ cannot say what it takes
-            known = parameters_by_path(str(node["_target_"]))
+            group = str(error.full_key).rpartition(".")[0]
+            known = settable(group, parameters_by_path(str(node["_target_"])))
     if error.key in known:
         return f"{error.full_key}: not listed in the config, so a + must precede it: +{error.full_key}=..."
     return f"{error.full_key}: {unknown_key(str(error.key), known)}"

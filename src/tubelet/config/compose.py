@@ -8,8 +8,9 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 
+from tubelet.config.unchosen import unchosen
 from tubelet.nodes import build
 
 _PACKAGE = Path(__file__).parents[1]
@@ -22,11 +23,20 @@ def conf_directory() -> Path:
 
 def compose(*overrides: str) -> DictConfig:
     """The config of `python train.py OVERRIDES`. Works from any directory, and within a Hydra program too."""
+    return compose_with_unchosen(*overrides)[0]
+
+
+def compose_with_unchosen(*overrides: str) -> tuple[DictConfig, dict[str, dict[str, Any]]]:
+    """The same, and what the overrides leave to `weights=`: see tubelet.config.unchosen."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-            return hydra_compose("config", list(overrides))
+            cfg = hydra_compose("config", list(overrides), return_hydra_config=True)
+            left = unchosen(cfg.hydra) if cfg.weights is not None else {}
+        with flag_override(cfg, ["read_only", "struct"], False):
+            del cfg["hydra"]
+        return cfg, left
     finally:
         GlobalHydra.instance().hydra = outer
 

@@ -1,16 +1,29 @@
-"""What a config may leave to the data: `${classes:...}` and `${small:...}`. Only then are manifests read, which takes
-pyarrow.
+"""What a config may leave to the data: `${problem:...}`, `${classes:...}`, `${units:...}` and `${small:...}`. Only then
+are manifests read, which takes pyarrow.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 
+def problem(*manifests: str | None) -> str:
+    """What the labels of the first manifest with any can teach. Manifests that are not written yet, such as the demo's,
+    have one class a video.
+    """
+    from tubelet.data.manifest import ONE_CLASS, Manifest
+
+    files = [path for path in manifests if path is not None and Path(path).expanduser().is_file()]
+    return next((found for path in files if (found := Manifest.read(path).problem)), ONE_CLASS)
+
+
 def classes(given: int | None, *manifests: str | None) -> int:
-    """`given`, else the number of classes of the first manifest there is: names in its labels.txt, or labels in it."""
+    """`given`, else the number of classes of the first manifest there is: names in its labels.txt, labels in it, or how
+    many numbers it has for each video.
+    """
     if given is not None:
         return given
     from tubelet.data.manifest import Manifest
@@ -18,8 +31,18 @@ def classes(given: int | None, *manifests: str | None) -> int:
     for path in manifests:
         if path is not None:
             manifest = Manifest.read(path)
-            return len(manifest.class_names() or []) or manifest.num_classes
+            return len(manifest.class_names() or []) or manifest.num_classes or manifest.num_values
     raise ValueError("the number of classes is not known: set data.num_classes or data.train")
+
+
+def units(which: str, problem: str, manifest: str | None) -> list[float] | None:
+    """`mean` or `std` of each number in the training manifest of a regression, see `Manifest.value_units`."""
+    if problem != "regression" or manifest is None or not Path(manifest).expanduser().is_file():
+        return None
+    from tubelet.data.manifest import Manifest
+
+    mean, std = Manifest.read(manifest).value_units()
+    return mean if which == "mean" else std
 
 
 def small(key: str, manifest: str | None) -> Any:
@@ -32,5 +55,7 @@ def small(key: str, manifest: str | None) -> Any:
     return settings(len(Manifest.read(manifest)))[key]
 
 
+OmegaConf.register_new_resolver("problem", problem, replace=True)
 OmegaConf.register_new_resolver("classes", classes, replace=True)
+OmegaConf.register_new_resolver("units", units, replace=True)
 OmegaConf.register_new_resolver("small", small, replace=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -46,6 +48,22 @@ COLLECTIONS = ("logger", "callbacks")  # a dict name -> node, null switches one 
 NULLABLE = ("masking", "decoder", "target", "preprocess", *COLLECTIONS)  # what a model may do without
 
 
+SUPPLIED = {
+    "data": ("grid", "preprocess", "masking", "labels", "seed", "accumulate", "run_dir"),
+    "masking": ("grid", "generator"),
+    "decoder": ("encoder", "target_dim"),
+    "target": ("encoder", "preprocess"),
+    "method": ("model", "model_config", "optim", "plan"),
+    "trainer": ("run_dir", "callbacks", "loggers", "plan"),
+}
+"""Arguments that the program itself passes when it completes the partial node of a group: not for a config to set."""
+
+
+def settable(group: str, parameters: Mapping[str, T]) -> dict[str, T]:
+    """Those of the parameters of a group's callable that a config may set."""
+    return {name: parameter for name, parameter in parameters.items() if name not in SUPPLIED.get(group, ())}
+
+
 class ConfigError(ValueError):
     """A config that is refused: one line for each mistake, each beginning with its full key."""
 
@@ -58,5 +76,7 @@ class ConfigError(ValueError):
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """What to say about `key` where only `known` are possible."""
     known = list(known)
+    if not known:
+        return "unknown key (there is none to set)"
     close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key (did you mean '{close[0]}'?)" if close else f"unknown key (there are: {', '.join(known)})"

@@ -43,6 +43,10 @@ class Augment:
         if self.rand_augment is not None:
             _timm_transform(self.rand_augment, (224, 224))  # a mistake in the notation shows here, not in a worker
 
+    @property
+    def only_crops(self) -> bool:
+        return self.rand_augment is None and not self.erase
+
     def __call__(self, frames: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
         """uint8 [T,H,W,C] -> uint8 [T,h,w,C] with (h, w) = size."""
         box = self.crop(frames.shape[1], frames.shape[2], size, generator)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -17,6 +17,8 @@ from tubelet.clip import ClipGrid
 from tubelet.data.augment import Augment
 from tubelet.data.bad_videos import BadVideos
 from tubelet.data.dataset import Batch, EvaluationVideos, TrainingVideos, collate
+from tubelet.data.device_crops import FramesBatch, UncroppedVideos, collate_frames
+from tubelet.data.labels import Labels
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import check_reader
 from tubelet.data.sampler import EvaluationBatches, TrainingBatches, per_device_batch, trainer_position
@@ -74,6 +76,7 @@ class VideoDataModule(L.LightningDataModule):
     sampling, stride, fps, pad    how clips are taken from videos: tubelet.data.sampling.Sampling
     flip               whether training mirrors left and right; never for classes that tell left from right (SSv2)
     augment            what else training does to each view; None: a multi-scale crop
+    crops              where training crops, resizes and flips: loader or device (tubelet.data.device_crops)
     test_clips, test_crops    views of every test video: clips along its time, crops along its long side
     max_bad_share      in [0, 1]: the run fails if more of a manifest's videos cannot be read
     timeout            seconds a worker may take over one batch before the run fails; 0: no limit
@@ -81,6 +84,7 @@ class VideoDataModule(L.LightningDataModule):
     grid               the clip and its tokens
     preprocess         how the model wants its pixels
     masking            draws a clip's mask in the worker; None: batches without masks
+    labels             what a batch holds of the labels: a class number, several classes, or numbers
     accumulate         batches to an optimizer step
     run_dir            where `bad_videos.csv` goes
 
@@ -103,6 +107,7 @@ class VideoDataModule(L.LightningDataModule):
         pad: Pad = "clamp",
         flip: bool = True,
         augment: Augment | None = None,
+        crops: Literal["loader", "device"] = "loader",
         test_clips: int = 1,
         test_crops: int = 1,
         max_bad_share: float = 0.1,
@@ -112,6 +117,7 @@ class VideoDataModule(L.LightningDataModule):
         grid: ClipGrid,
         preprocess: Preprocess,
         masking: MaskGenerator | None = None,
+        labels: Labels | None = None,
         seed: int = 0,
         accumulate: int = 1,
         run_dir: str | Path,
@@ -121,11 +127,18 @@ class VideoDataModule(L.LightningDataModule):
         self.paths = {split: path for split, path in (("train", train), ("val", val), ("test", test)) if path}
         if not self.paths:
             raise ValueError("data needs at least one manifest: set data.train, data.val or data.test")
+        if crops == "device" and augment is not None and not augment.only_crops:
+            raise ValueError(
+                "data.crops=device only crops, resizes and flips: set data.augment.rand_augment=null and "
+                f"data.augment.erase=0 (they are {augment.rand_augment} and {augment.erase:g}), or data.crops=loader"
+            )
+        self.crops = crops
         self.batch_size, self.repeats, self.accumulate = batch_size, repeats, accumulate
         self.num_workers, self.timeout, self.reader = num_workers, timeout, reader
         self.sampling, self.flip, self.augment = Sampling(sampling, stride, fps, pad), flip, augment
         self.num_classes, self.test_views, self.max_bad_share = num_classes, (test_clips, test_crops), max_bad_share
         self.prepare, self.grid, self.preprocess, self.masking = prepare, grid, preprocess, masking
+        self.labels = labels
         self.seed, self.run_dir = seed, Path(run_dir)
         self.datasets: dict[str, TrainingVideos | EvaluationVideos] = {}
         self._order: TrainingBatches | None = None
@@ -200,14 +213,16 @@ class VideoDataModule(L.LightningDataModule):
                 f"but data.num_classes is {self.num_classes}"
             )
         common: dict[str, Any] = {"seed": self.seed, "masking": self.masking, "reader": self.reader}
+        common["labels"] = self.labels
         if split == "train":
             bad_videos = BadVideos(self.run_dir / "bad_videos.csv", len(manifest), self.max_bad_share)
             common |= {"augment": self.augment, "flip": self.flip, "repeats": self.repeats}
-            return TrainingVideos(manifest, self.grid, self.sampling, bad_videos=bad_videos, **common)
+            kind = UncroppedVideos if self.crops == "device" else TrainingVideos
+            return kind(manifest, self.grid, self.sampling, bad_videos=bad_videos, **common)
         file = self.run_dir / f"bad_videos_{split}.csv"
         bad_videos = BadVideos(file, len(manifest), self.max_bad_share, f"left out of {split}")
         clips, crops = self.test_views if split == "test" else (1, 1)
-        common |= {"short_side": self.preprocess.short_side, "clips": clips, "crops": crops}
+        common |= {"preprocess": self.preprocess, "clips": clips, "crops": crops}
         return EvaluationVideos(manifest, self.grid, self.sampling, bad_videos=bad_videos, **common)
 
     def _loader(self, split: str, batches: TrainingBatches | EvaluationBatches) -> DataLoader:
@@ -218,7 +233,7 @@ class VideoDataModule(L.LightningDataModule):
         return kind(
             self.datasets[split],
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=collate_frames if isinstance(self.datasets[split], UncroppedVideos) else collate,
             worker_init_fn=keep_memory,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
@@ -227,13 +242,17 @@ class VideoDataModule(L.LightningDataModule):
         )
 
     def _batch_bytes(self, split: str) -> int:
-        """Of the clips; masks and labels are small beside them."""
+        """Of the clips, or of the decoded frames if the manifest says their size; masks and labels are small."""
         videos = per_device_batch(self.batch_size, self._ranks, self.accumulate)
         dataset = self.datasets[split]
+        if isinstance(dataset, UncroppedVideos):
+            first = dataset.manifest.record(0)
+            height, width = first.height or self.grid.height, first.width or self.grid.width
+            return videos * 3 * self.grid.frames * height * width
         clips = max(videos, dataset.views) if isinstance(dataset, EvaluationVideos) else videos * self.repeats
         return clips * 3 * self.grid.frames * self.grid.height * self.grid.width
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_before_batch_transfer(self, batch: Batch | FramesBatch, dataloader_idx: int) -> Batch | FramesBatch:
         """A batch out of order would make a resumed run another run, silently: refuse it."""
         if self.trainer is not None and self.trainer.training and self._order is not None:
             position = trainer_position(self.trainer)
@@ -242,17 +261,24 @@ class VideoDataModule(L.LightningDataModule):
                 raise RuntimeError(f"the loader is out of step with the trainer at batch {position}")
         return batch
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch | FramesBatch, device: torch.device, dataloader_idx: int
+    ) -> Batch | FramesBatch:
         return batch.to(device, non_blocking=True)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Batch | FramesBatch, dataloader_idx: int) -> Batch:
         """uint8 travels, a quarter of the bytes; floats are made on the device: float32, also for a model in bfloat16
         (its targets are exact), and float64 for one in that.
         """
-        if not len(batch):
+        if isinstance(batch, FramesBatch):
+            batch = batch.crop((self.grid.height, self.grid.width))
+            clip = self.preprocess.normalise_pixels(batch.clip)
+        elif len(batch):
+            clip = self.preprocess.normalise(batch.clip)
+        else:
             return batch
         double = self.trainer is not None and self.trainer.precision == "64-true"
-        return replace(batch, clip=self.preprocess.normalise(batch.clip).to(torch.float64 if double else torch.float32))
+        return replace(batch, clip=clip.to(torch.float64 if double else torch.float32))
 
     @property
     def _rank(self) -> int:

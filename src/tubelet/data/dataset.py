@@ -12,23 +12,21 @@ from tubelet.clip import ClipGrid
 from tubelet.data.augment import Augment
 from tubelet.data.bad_videos import BadVideos
 from tubelet.data.crops import draw
+from tubelet.data.labels import Labels
 from tubelet.data.manifest import Manifest, Record
 from tubelet.data.randomness import generator
 from tubelet.data.reader import Shrink, Video, VideoError, check_reader, frame_times, read_clip
 from tubelet.data.sampler import Slot
 from tubelet.data.sampling import Sampling, Times, span
-from tubelet.data.transforms import flip, view_shrinker
+from tubelet.data.transforms import Preprocess, flip
 from tubelet.masking import Mask, MaskGenerator
-
-NO_LABEL = -1
-"""In `Batch.label`: the manifest gives this video no class."""
 
 _MAX_DRAWS = 100  # replacements tried for one sample before its error is final
 
 
 @dataclass(frozen=True)
 class Sample:
-    """R views of one video: `clips` uint8 [R,C,T,H,W], `hidden` bool [R,N] or None.
+    """R views of one video: `clips` uint8 [R,C,T,H,W], `hidden` bool [R,N] or None, `label` as `Labels.of` gives it.
 
     Up to the device clips lie in memory as decoders write them, [R,T,H,W,C] (torch's channels_last_3d): workers never
     spend time on moving channels.
@@ -36,13 +34,14 @@ class Sample:
 
     clips: Tensor
     hidden: Tensor | None
-    label: int
+    label: Tensor
     index: int
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`clip` uint8 [B,C,T,H,W] (float32 once normalised on the device), `label` and `index` int64 [B].
+    """`clip` uint8 [B,C,T,H,W] (float32 once normalised on the device), `index` int64 [B]; `label` int64 [B], or
+    float32 [B,size] for several labels or numbers (tubelet.data.labels).
 
     The `views` clips of a video stand side by side, B = videos * views: `x.unflatten(0, (-1, batch.views))` is
     [videos,views,...]. `index` is the line of the manifest the sampler asked for; where training had to replace an
@@ -84,7 +83,7 @@ def collate(read: Sequence[Sample | None]) -> Batch:
     return Batch(
         pixels.permute(0, 4, 1, 2, 3),  # [B,C,T,h,w]
         Mask.from_hidden(torch.cat(hidden)) if hidden else None,
-        torch.tensor([sample.label for sample in samples]).repeat_interleave(views),
+        torch.stack([sample.label for sample in samples]).repeat_interleave(views, dim=0),
         torch.tensor([sample.index for sample in samples]).repeat_interleave(views),
         views,
     )
@@ -103,11 +102,12 @@ class _Videos(torch.utils.data.Dataset[Sample | None]):
         masking: MaskGenerator | None = None,
         reader: str = "auto",
         bad_videos: BadVideos | None = None,
+        labels: Labels | None = None,
     ) -> None:
         check_reader(reader)
         self.manifest, self.grid, self.sampling = manifest, grid, sampling
         self.seed, self.masking, self.reader, self.bad_videos = seed, masking, reader, bad_videos
-        self.size = (grid.height, grid.width)
+        self.labels, self.size = labels or Labels(), (grid.height, grid.width)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -123,10 +123,9 @@ class _Videos(torch.utils.data.Dataset[Sample | None]):
 
         def numbers(video: Video) -> list[int]:
             whole, fps, times = record.num_frames or video.num_frames, record.fps or video.fps, None
-            if record.start is None and record.end is None and self.sampling.fps is None:
-                return choose(whole, fps, None)
-            times = frame_times(record.path)
-            first, end = span(whole, fps, record.start, record.end, times)
+            if self.sampling.fps is not None or record.start is not None or record.end is not None:
+                times = frame_times(record.path)
+            first, end = span(whole, fps, *record.segment, times)
             chosen = choose(end - first, fps, None if times is None else times[first:end])
             return [first + number for number in chosen]
 
@@ -135,8 +134,7 @@ class _Videos(torch.utils.data.Dataset[Sample | None]):
     def _sample(self, views: list[Tensor], record: Record, epoch: int, index: int) -> Sample:
         """views: R times uint8 [T,h,w,C]"""
         clips = (torch.stack(views) if len(views) > 1 else views[0][None]).permute(0, 4, 1, 2, 3)  # -> [R,C,T,h,w]
-        label = NO_LABEL if record.label is None else record.label
-        return Sample(clips, self._hidden(epoch, index, len(views)), label, index)
+        return Sample(clips, self._hidden(epoch, index, len(views)), self.labels.of(record), index)
 
     def _hidden(self, epoch: int, index: int, views: int) -> Tensor | None:
         """bool [R,N]; its own keys, so that another augmentation does not mean other masks."""
@@ -167,10 +165,13 @@ class TrainingVideos(_Videos):
         masking: MaskGenerator | None = None,
         reader: str = "auto",
         bad_videos: BadVideos | None = None,
+        labels: Labels | None = None,
     ) -> None:
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {repeats}")
-        super().__init__(manifest, grid, sampling, seed=seed, masking=masking, reader=reader, bad_videos=bad_videos)
+        super().__init__(
+            manifest, grid, sampling, seed=seed, masking=masking, reader=reader, bad_videos=bad_videos, labels=labels
+        )
         self.augment, self.flip, self.repeats = augment or Augment(), flip, repeats
 
     def __getitem__(self, slot: Slot) -> Sample:
@@ -214,7 +215,7 @@ class TrainingVideos(_Videos):
 class EvaluationVideos(_Videos):
     """`dataset[epoch, index]` is that video in `clips` x `crops` views, clip after clip, decoded once.
 
-    One clip is the middle of the video, several cover it; the short side is resized to `short_side` and crops are taken
+    One clip is the middle of the video, several cover it; frames are resized as `preprocess` says and crops are taken
     along the long side. Nothing is replaced: an unreadable video is noted in `bad_videos` and left out (None); without
     `bad_videos`, VideoError. Only the masks are drawn with a key.
     """
@@ -226,18 +227,21 @@ class EvaluationVideos(_Videos):
         sampling: Sampling,
         *,
         seed: int,
-        short_side: int | None = None,
+        preprocess: Preprocess | None = None,
         clips: int = 1,
         crops: int = 1,
         masking: MaskGenerator | None = None,
         reader: str = "auto",
         bad_videos: BadVideos | None = None,
+        labels: Labels | None = None,
     ) -> None:
         for name, value in (("test_clips", clips), ("test_crops", crops)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        super().__init__(manifest, grid, sampling, seed=seed, masking=masking, reader=reader, bad_videos=bad_videos)
-        self.short_side, self.clips, self.crops = short_side, clips, crops
+        super().__init__(
+            manifest, grid, sampling, seed=seed, masking=masking, reader=reader, bad_videos=bad_videos, labels=labels
+        )
+        self.preprocess, self.clips, self.crops = preprocess or Preprocess(), clips, crops
 
     @property
     def views(self) -> int:
@@ -247,7 +251,7 @@ class EvaluationVideos(_Videos):
         epoch, index = slot
         record = self.manifest.record(index)
         try:
-            shrink = view_shrinker(self.size, self.short_side, self.crops)
+            shrink = self.preprocess.shrinker(self.size, self.crops)
             frames = self._read(record, self._choose, shrink)  # [clips*T,crops,h,w,C]
         except VideoError as error:
             if self.bad_videos is None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tubelet.clip import ClipGrid
 from tubelet.data.reader import Video, frame_times, read_clip
-from tubelet.data.transforms import Preprocess, view_shrinker
+from tubelet.data.transforms import Preprocess
 
 
 class TakesClips(Protocol):
@@ -34,6 +34,6 @@ def load_clip(video: str | PathLike[str], model: TakesClips, stride: int | None 
         times = frame_times(opened.path) if sampling.fps else None
         return sampling.views(opened.num_frames, opened.fps, grid.frames, 1, times)[0]
 
-    shrink = view_shrinker((grid.height, grid.width), model.preprocess.short_side, 1)
+    shrink = model.preprocess.shrinker((grid.height, grid.width))
     clip = read_clip(video, choose, reader, shrink)  # [T,1,h,w,C]
     return model.preprocess.normalise(clip.permute(1, 4, 0, 2, 3))  # [1,C,T,h,w]

@@ -3,7 +3,8 @@
 Our own format is a CSV with a header: `path` is required, every other column of `COLUMNS` optional (an empty cell means
 unknown). The headerless lists `path label` that VideoMAE's users have are read too, in which the label is the last
 token, so that a path may hold spaces; `tubelet.data.manifest_text` knows these and their variants. Paths are absolute,
-relative to the manifest, or begin with ~. A `labels.txt` beside the manifest names the classes, one per line.
+relative to the manifest, or begin with ~. A `labels.txt` beside the manifest names the classes (or the numbers of a
+regression), one per line.
 """
 
 from __future__ import annotations
@@ -12,17 +13,28 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from tubelet.data.manifest_text import COLUMNS, complete, parse, read_text
+from tubelet.data.manifest_text import COLUMNS, SCHEMA, complete, lists_as_text, parse, read_text
 from tubelet.data.memory_map import open_mapped, parsed_copy
 from tubelet.storage import replacing
 
-__all__ = ["COLUMNS", "Manifest", "Record"]
+__all__ = ["COLUMNS", "ONE_CLASS", "Manifest", "Problem", "Record"]
+
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What labels can teach, under Hugging Face's names (`problem_type`)."""
+
+ONE_CLASS: Problem = "single_label_classification"
+LABEL_COLUMNS: dict[Problem, str] = {
+    ONE_CLASS: "label",
+    "multi_label_classification": "labels",
+    "regression": "values",
+}
+SEGMENT_COLUMNS = ("start", "end", "start_frame", "end_frame")
 
 
 @dataclass(frozen=True)
@@ -31,14 +43,23 @@ class Record:
 
     path: str
     label: int | None = None
+    labels: list[int] | None = None
+    values: list[float] | None = None
     start: float | None = None
     end: float | None = None
+    start_frame: int | None = None
+    end_frame: int | None = None
     num_frames: int | None = None
     fps: float | None = None
     height: int | None = None
     width: int | None = None
     status: str | None = None
     reader: str | None = None
+
+    @property
+    def segment(self) -> tuple[float | None, float | None, int | None, int | None]:
+        """The values of `SEGMENT_COLUMNS`."""
+        return self.start, self.end, self.start_frame, self.end_frame
 
 
 @dataclass(frozen=True)
@@ -92,13 +113,19 @@ class Manifest:
             table = table.set_column(0, "path", kept)
         filled = [name for name in COLUMNS if name == "path" or table[name].null_count < len(table)]
         with replacing(file, concurrent=True) as temporary:
-            pacsv.write_csv(table.select(filled), temporary)
+            pacsv.write_csv(lists_as_text(table.select(filled)), temporary)
 
     def relabelled(self, numbers: Sequence[int]) -> Manifest:
-        """The same videos, label i replaced by `numbers[i]`; a video without a label has none."""
-        labels = pc.take(pa.array(numbers, pa.int64()), self.table["label"])
-        position = self.table.column_names.index("label")
-        return Manifest(self.root, self.table.set_column(position, "label", labels))
+        """The same videos, class i replaced by `numbers[i]`; a video without a label has none."""
+        one, several = self.table["label"], self.table["labels"]
+        columns = {"label": pc.take(pa.array(numbers, pa.int64()), one)}
+        if several.null_count < len(several):
+            lists = [None if labels is None else [numbers[i] for i in labels] for labels in several.to_pylist()]
+            columns["labels"] = pa.array(lists, SCHEMA.field("labels").type)
+        table = self.table
+        for name, column in columns.items():
+            table = table.set_column(table.column_names.index(name), SCHEMA.field(name), column)
+        return Manifest(self.root, table)
 
     def class_names(self) -> list[str] | None:
         """The lines of `labels.txt` beside the manifest. Raises ValueError if a label lies beyond them."""
@@ -113,10 +140,30 @@ class Manifest:
         return names
 
     @property
+    def problem(self) -> Problem | None:
+        """What its labels can teach: the first of `LABEL_COLUMNS` with a value; None without labels."""
+        filled = (p for p, column in LABEL_COLUMNS.items() if self.table[column].null_count < len(self))
+        return next(filled, None)
+
+    @property
     def num_classes(self) -> int:
         """At least so many: one more than the largest label; 0 without labels."""
-        largest = pc.max(self.table["label"]).as_py()
-        return 0 if largest is None else largest + 1
+        columns = (self.table["label"], pc.list_flatten(self.table["labels"]))
+        return max((1 + largest for column in columns if (largest := pc.max(column).as_py()) is not None), default=0)
+
+    @property
+    def num_values(self) -> int:
+        """How many numbers its videos have; 0 without numbers. Raises ValueError if they do not have the same count."""
+        counts = [n for n in pc.unique(pc.list_value_length(self.table["values"])).to_pylist() if n is not None]
+        if len(counts) > 1:
+            given = " or ".join(map(str, sorted(counts)))
+            raise ValueError(f"the videos have {given} numbers in the column `values`, all need the same count")
+        return counts[0] if counts else 0
+
+    def value_units(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation of each number over the videos that have it; the deviation of a constant is 1."""
+        columns = [pc.list_element(self.table["values"].drop_null(), i) for i in range(self.num_values)]
+        return [pc.mean(c).as_py() for c in columns], [pc.stddev(c).as_py() or 1.0 for c in columns]
 
 
 def _open(root: Path, mapped: Path) -> Manifest:

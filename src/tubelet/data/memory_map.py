@@ -16,7 +16,7 @@ from tubelet.storage import replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the columns that are written
+VERSION = 3  # of the columns that are written
 LARGE = 4 * 2**20  # bytes of text; smaller manifests stay in memory
 
 

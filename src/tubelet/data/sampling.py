@@ -120,10 +120,24 @@ def on_show(times: np.ndarray, fps: float) -> list[int]:
     return (np.searchsorted(times, moments + 1e-6, side="right") - 1).tolist()
 
 
-def span(num_frames: int, fps: float, start: float | None, end: float | None, times: Times = None) -> tuple[int, int]:
-    """The frames shown from `start` to before `end`, in seconds after the first frame: (first, one behind the last).
-    Raises ValueError if there is none, or if nothing says when frames are shown.
+def span(
+    num_frames: int,
+    fps: float,
+    start: float | None = None,
+    end: float | None = None,
+    start_frame: int | None = None,
+    end_frame: int | None = None,
+    times: Times = None,
+) -> tuple[int, int]:
+    """The frames of a segment, (first, one behind the last): those from `start_frame` to before `end_frame`, or those
+    shown from `start` to before `end`, in seconds after the first frame. Raises ValueError if there is none, or if
+    nothing says when frames are shown.
     """
+    if start_frame is not None or end_frame is not None:
+        first, behind = start_frame or 0, num_frames if end_frame is None else min(end_frame, num_frames)
+        if first >= behind:
+            raise ValueError(f"has no frame from {first} on, it has {num_frames} frames")
+        return first, behind
     if start is None and end is None:
         return 0, num_frames
     if times is None and not fps > 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 from tubelet.data.crops import Box
 from tubelet.data.sampling import Kind, Pad, Sampling
+
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 def resize_box(frames: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
@@ -29,13 +32,23 @@ def resize_centre(frames: Tensor, size: tuple[int, int], short_side: int | None 
     return resize_views(frames, size, short_side, 1)[0]
 
 
-def resize_views(frames: Tensor, size: tuple[int, int], short_side: int | None, crops: int) -> list[Tensor]:
+def resize_views(
+    frames: Tensor,
+    size: tuple[int, int],
+    short_side: int | None,
+    crops: int,
+    exact: tuple[int, int] | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> list[Tensor]:
     """For evaluation, as Hugging Face's processors do it: the short side to `short_side` (None: just enough to fill the
     crop), then `crops` crops at equal distances from one end of the long side to the other; a single one is the centre.
-    uint8 [T,H,W,C] -> views of uint8 [T,h,w,C]. Raises ValueError if a crop does not fit.
+    `exact` instead resizes to this height and width, whatever the aspect. uint8 [T,H,W,C] -> views of uint8 [T,h,w,C].
+    Raises ValueError if a crop does not fit.
     """
     height, width = frames.shape[1:3]
-    if short_side is None:
+    if exact is not None:
+        resized = exact
+    elif short_side is None:
         ratio = max(size[0] / height, size[1] / width)
         resized = (max(size[0], int(height * ratio)), max(size[1], int(width * ratio)))
     elif height <= width:
@@ -45,7 +58,7 @@ def resize_views(frames: Tensor, size: tuple[int, int], short_side: int | None, 
     down, right = resized[0] - size[0], resized[1] - size[1]  # the margins
     if down < 0 or right < 0:
         raise ValueError(f"a crop of {size[0]}x{size[1]} does not fit in frames resized to {resized[0]}x{resized[1]}")
-    frames = _resize(frames, resized)
+    frames = _resize(frames, resized, interpolation)
     places = [(down // 2, right // 2)]
     if crops > 1:
         shares = [view / (crops - 1) for view in range(crops)]
@@ -54,9 +67,11 @@ def resize_views(frames: Tensor, size: tuple[int, int], short_side: int | None, 
     return [frames[:, top : top + size[0], left : left + size[1]] for top, left in places]
 
 
-def view_shrinker(size: tuple[int, int], short_side: int | None, crops: int) -> Callable[[Tensor], Tensor]:
-    """For `read_clip`: `resize_views` of each frame as it is decoded, uint8 [T,H,W,C] -> [T,crops,h,w,C]."""
-    return lambda frames: torch.stack(resize_views(frames, size, short_side, crops), dim=1)
+def view_shrinker(size: tuple[int, int], short_side: int | None, crops: int, *how: Any) -> Callable[[Tensor], Tensor]:
+    """For `read_clip`: `resize_views` of each frame as it is decoded, uint8 [T,H,W,C] -> [T,crops,h,w,C]. The arguments
+    are those of `resize_views`.
+    """
+    return lambda frames: torch.stack(resize_views(frames, size, short_side, crops, *how), dim=1)
 
 
 def flip(frames: Tensor) -> Tensor:
@@ -64,13 +79,13 @@ def flip(frames: Tensor) -> Tensor:
     return frames.flip(2)
 
 
-def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(frames: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
     if frames.dtype != torch.uint8:
         raise ValueError(f"frames must be uint8, got {frames.dtype}")
     if tuple(frames.shape[1:3]) == size:
         return frames
     images = frames.permute(0, 3, 1, 2)  # [T,H,W,C] -> [T,C,H,W], a view
-    images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    images = F.interpolate(images, size, mode=interpolation, antialias=True, align_corners=False)
     return images.permute(0, 2, 3, 1)  # [T,h,w,C]
 
 
@@ -79,6 +94,8 @@ class Preprocess:
     """How a model wants its pixels; it belongs to the model and is saved with the weights.
 
     short_side  evaluation resizes the short side to this many pixels before it crops; None: to the crop's size
+    size        (height, width): evaluation resizes frames to exactly this before it crops, whatever their aspect
+    interpolation  of that resizing; training is always bilinear
     mean, std   one number a channel
     scale       of uint8 values, and `offset`, taken off after scaling: (x * scale - offset - mean) / std
     sampling, stride, fps, pad    how clips are taken from videos, as the weights saw them in training: `Sampling`
@@ -93,6 +110,8 @@ class Preprocess:
     stride: int = 4
     fps: float | None = None
     pad: Pad = "clamp"
+    size: Sequence[int] | None = None
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         # configs and JSON files give lists
@@ -104,7 +123,19 @@ class Preprocess:
             raise ValueError(f"std and scale must be positive, got {list(self.std)} and {self.scale}")
         if self.short_side is not None and self.short_side < 1:
             raise ValueError(f"short_side must be at least 1, got {self.short_side}")
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))
+            if len(self.size) != 2 or min(self.size) < 1:
+                raise ValueError(f"size must be [height, width] in pixels, got {list(self.size)}")
+            if self.short_side is not None:
+                raise ValueError(f"size {list(self.size)} and short_side {self.short_side} cannot both be set")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation must be bilinear or bicubic, got '{self.interpolation}'")
         self.frames()
+
+    def shrinker(self, crop: tuple[int, int], crops: int = 1) -> Callable[[Tensor], Tensor]:
+        """What evaluation does to each frame as it is decoded: uint8 [T,H,W,C] -> [T,crops,h,w,C], `crop` = (h, w)."""
+        return view_shrinker(crop, self.short_side, crops, self.size, self.interpolation)
 
     def frames(self, stride: int | None = None) -> Sampling:
         """Which frames of a video make a clip; `stride`: dense clips with this one instead."""
@@ -116,7 +147,10 @@ class Preprocess:
         """uint8 [B,C,T,H,W] -> float32, on the clip's device."""
         if clip.dtype != torch.uint8:
             raise ValueError(f"normalise takes uint8 clips, got {clip.dtype}: has it been normalised already?")
-        pixels = clip.contiguous().float()  # the loader's clips lie as [B,T,H,W,C] in memory
+        return self.normalise_pixels(clip.contiguous().float())  # the loader's clips lie as [B,T,H,W,C] in memory
+
+    def normalise_pixels(self, pixels: Tensor) -> Tensor:
+        """float [B,C,T,H,W] in [0, 255], as uint8 clips have -> what `normalise` makes of them."""
         mean, std = self._per_channel(pixels, channel_dim=1)
         return (pixels * self.scale - (self.offset + mean)) / std
 

@@ -48,6 +48,12 @@ class CrossBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class Mix(nn.Linear):
+    """Its weight [depth,states] is read row by row. A class of its own, because quantising replaces plain linear layers
+    by others that have no such table.
+    """
+
+
 class CrossAttentionDecoder(Decoder):
     """Args:
     encoder: whose tokens it looks at.
@@ -96,7 +102,7 @@ class CrossAttentionDecoder(Decoder):
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.head = nn.Linear(dim, target_dim)
         states = len(encoder.layers())  # the first block's input, each block's output, the last norm's
-        self.mix = nn.Linear(states, depth, bias=False) if maps else None
+        self.mix = Mix(states, depth, bias=False) if maps else None
         self.map_norms = nn.ModuleList(nn.LayerNorm(encoder.dim, eps=eps) for _ in range(depth)) if maps else None
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)

@@ -54,7 +54,7 @@ class DividedBlock(Block):
         # over time: a sequence per position
         tracks = patches.transpose(1, 2).flatten(0, 1)  # [B*S,t,D]
         branch, _ = self.temporal_attn(self.temporal_norm(tracks))
-        branch = self.temporal_proj(self.drop_path(branch)).unflatten(0, (len(x), -1))  # [B,S,t,D]
+        branch = self.temporal_proj(self.drop_path(branch)).unflatten(0, (x.shape[0], -1))  # [B,S,t,D]
         patches = patches + branch.transpose(1, 2)
 
         # over space: a sequence per frame
@@ -172,7 +172,7 @@ class TimeSformer(Encoder):
         if self.time_positions is not None:
             time = self.time_positions.repeat_interleave(self.grid.h * self.grid.w, dim=1)  # [1,N,D]
             patches = self.dropout(patches + take_positions(time, visible))
-        cls = (self.cls_token + self.positions[:, :1]).expand(len(patches), -1, -1)
+        cls = (self.cls_token + self.positions[:, :1]).expand(patches.shape[0], -1, -1)
         return self.dropout(cls), patches
 
     def _space_only(

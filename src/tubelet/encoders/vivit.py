@@ -113,7 +113,7 @@ class ViViT(Encoder):
     ) -> Tensor | EncoderOutput:
         visible = None if mask is None else mask.visible
         x = self.patch_embed(clip, visible) + take_positions(self.positions[:, 1:], visible)  # [B,V,D]
-        cls = (self.cls_token + self.positions[:, :1]).expand(len(x), -1, -1)
+        cls = (self.cls_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
         x = self.dropout(torch.cat([cls, x], dim=1))  # [B,1+V,D]
         x, states, attentions = self.run_blocks(self.blocks, x, return_hidden_states, return_attentions)
         x = self.norm(x)
@@ -202,13 +202,13 @@ class FactorisedViViT(Encoder):
 
         # spatial encoder: a sequence per time step
         x = x.unflatten(1, (t, -1)).flatten(0, 1)  # [B*t,S,D]
-        cls = (self.cls_token + self.positions[:, :1]).expand(len(x), -1, -1)
+        cls = (self.cls_token + self.positions[:, :1]).expand(x.shape[0], -1, -1)
         x = self.dropout(torch.cat([cls, x], dim=1))  # [B*t,1+S,D]
         x, states, attentions = self.run_blocks(self.blocks[: self.depth], x, *flags)
         x = self.spatial_norm(x).unflatten(0, (-1, t))  # [B,t,1+S,D]
 
         # temporal encoder: a sequence of the time steps' class tokens
-        cls = self.time_cls_token.expand(len(x), -1, -1)
+        cls = self.time_cls_token.expand(x.shape[0], -1, -1)
         steps = self.dropout(torch.cat([cls, x[:, :, 0]], dim=1) + self.time_positions)  # [B,1+t,D]
         steps, time_states, time_attentions = self.run_blocks(self.blocks[self.depth :], steps, *flags)
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from tubelet.data.load_clip import load_clip
 from tubelet.encoders.base import Encoder, EncoderOutput
+from tubelet.evaluate.device import device_of
 from tubelet.evaluate.pictures import check_picture, side_by_side, write_film
 from tubelet.models.base import encoder_of
 
@@ -53,10 +54,10 @@ def save_attention(model: Any, video: str | PathLike[str], path: str | Path, fps
     if path.suffix == ".png":
         raise ValueError(f"cannot write '{path}': attention is a film, the ending must be .gif or .mp4")
     encoder = encoder_of(model)
-    clip = load_clip(video, model)
+    clip = load_clip(video, model).to(device_of(encoder))
     heat = F.interpolate(attention_map(encoder, clip)[None, None], clip.shape[2:], mode="trilinear")[0, 0]  # [T,H,W]
-    pixels = model.preprocess.denormalise(clip)[0].movedim(0, -1).clamp(0, 1).numpy()  # [T,H,W,C]
-    frames = [(one * 255).round().astype(np.uint8)[None] for one in (pixels, overlay(pixels, heat.numpy()))]
+    pixels = model.preprocess.denormalise(clip)[0].movedim(0, -1).clamp(0, 1).cpu().numpy()  # [T,H,W,C]
+    frames = [(one * 255).round().astype(np.uint8)[None] for one in (pixels, overlay(pixels, heat.cpu().numpy()))]
     scale = max(1, round(192 / pixels.shape[1]))  # small frames are enlarged
     write_film(path, side_by_side(frames, ("original", "attention"), scale), fps)
     return path

@@ -24,6 +24,7 @@ from tubelet import storage
 from tubelet.data.dataset import EvaluationVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.encoders.base import Encoder
+from tubelet.evaluate.device import device_of, on_device
 from tubelet.evaluate.knn import pooled_features
 from tubelet.models.base import encoder_of
 
@@ -51,12 +52,10 @@ def extract_features(
     out = Path(out)
     if out.suffix != ".safetensors":
         raise ValueError(f"cannot write '{out}': the ending must be .safetensors")
-    encoder = encoder_of(model).to(device).eval()
+    encoder = on_device(encoder_of(model), device).eval()
     videos = Manifest.read(manifest)
     preprocess = model.preprocess
-    dataset = EvaluationVideos(
-        videos, encoder.grid, preprocess.frames(), seed=0, short_side=preprocess.short_side, reader=reader
-    )
+    dataset = EvaluationVideos(videos, encoder.grid, preprocess.frames(), seed=0, preprocess=preprocess, reader=reader)
     parts = _parts_folder(out, encoder, videos, per_token, batch_size)
     batches = [[(0, i) for i in part.tolist()] for part in torch.arange(len(videos)).split(batch_size)]
     # every part but the last has the same number of batches; if the last exists too, the slice below is empty
@@ -66,7 +65,7 @@ def extract_features(
     labels: list[Tensor] = []
     left = track(loader, f"features of {len(videos)} videos", total=len(batches[done:]))
     for number, batch in enumerate(left, done + 1):
-        clip = preprocess.normalise(batch.clip.to(device))
+        clip = preprocess.normalise(batch.clip.to(device_of(encoder)))
         rows.append(encoder(clip).half().cpu() if per_token else pooled_features(encoder, clip).cpu())
         labels.append(batch.label)
         if number % _BATCHES_PER_PART == 0 or number == len(batches):

@@ -1,4 +1,4 @@
-"""Predicting the class of a video file."""
+"""Predicting the class, the classes or the numbers of a video file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tubelet.data.reader import Video, frame_times, read_clip
-from tubelet.data.transforms import view_shrinker
+from tubelet.evaluate.device import device_of
 from tubelet.models.classifier import VideoClassifier
 
 
@@ -22,14 +22,15 @@ def predict(
     stride: int | None = None,
     reader: str = "auto",
 ) -> list[tuple[str, float]]:
-    """[(label, probability)], the most probable first. Probabilities are averaged over views: `clips` that cover the
-    video, times `crops` along the long side.
+    """[(label, probability)], the most probable first; of several labels, each has a probability of its own. Of a
+    regression all [(name, value)], in their order. Both are averaged over views: `clips` that cover the video, times
+    `crops` along the long side.
 
     A class without a name gets its number. `stride` is the distance between frames; None: as in training. Raises
-    ValueError if the model is not a classifier of two or more classes, VideoError if the file cannot be read.
+    ValueError if the model is not a classifier, VideoError if the file cannot be read.
     """
-    if not isinstance(model, VideoClassifier) or model.num_classes < 2:
-        raise ValueError(f"predict needs a classifier of two or more classes, got a {_name(model)}")
+    if not isinstance(model, VideoClassifier):
+        raise ValueError(f"predict needs a classifier, got a {type(model).__name__}")
     if topk < 1:
         raise ValueError(f"topk must be at least 1, got {topk}")
     grid, preprocess = model.grid, model.preprocess
@@ -41,21 +42,21 @@ def predict(
         views = sampling.views(opened.num_frames, opened.fps, grid.frames, clips, times)
         return [number for view in views for number in view]
 
-    shrink = view_shrinker((grid.height, grid.width), preprocess.short_side, crops)
+    shrink = preprocess.shrinker((grid.height, grid.width), crops)
     frames = read_clip(video, choose, reader, shrink)  # [clips*T,crops,h,w,C]: whole frames would fill the memory
     # the video is decoded once; the model runs once per crop, which limits the memory
-    device = model.head.weight.device
+    device = device_of(model)
     training = model.training
     model.eval()
     total = torch.zeros(model.num_classes)
     for crop in frames.unbind(1):
         views = crop.unflatten(0, (clips, -1)).permute(0, 4, 1, 2, 3)  # [clips,T,h,w,C] -> [clips,C,T,h,w]
-        logits = model(preprocess.normalise(views.to(device)))
-        total += logits.float().softmax(dim=1).sum(dim=0).cpu()
+        total += model.scores(model(preprocess.normalise(views.to(device)))).sum(dim=0).cpu()
     model.train(training)
-    best = (total / (clips * crops)).topk(min(topk, model.num_classes))
-    names = model.id2label or {}
-    return [(names.get(i, str(i)), p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+    scores, names = total / (clips * crops), model.id2label or {}
+    regression = model.problem == "regression"
+    order = range(len(scores)) if regression else scores.topk(min(topk, len(scores))).indices.tolist()
+    return [(names.get(i, str(i)), float(scores[i])) for i in order]
 
 
 def name_classes(model: VideoClassifier, path: str | PathLike[str]) -> None:
@@ -66,8 +67,3 @@ def name_classes(model: VideoClassifier, path: str | PathLike[str]) -> None:
     if len(names) != model.num_classes:
         raise ValueError(f"{path} names {len(names)} classes, the model has {model.num_classes}")
     model.id2label = dict(enumerate(names))
-
-
-def _name(model: object) -> str:
-    classes = getattr(model, "num_classes", None)
-    return type(model).__name__ if classes is None else f"{type(model).__name__} of {classes}"

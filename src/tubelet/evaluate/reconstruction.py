@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tubelet.data.load_clip import load_clip
 from tubelet.data.randomness import generator
+from tubelet.evaluate.device import device_of
 from tubelet.layers.patch import cut, take
 from tubelet.masking import Mask, MaskGenerator
 from tubelet.models.masked import MaskedModel
@@ -78,4 +79,5 @@ def reconstruct_file(
     _target_of(model)
     model.check_masking(masking)
     hidden = masking(model.grid, generator=generator(seed, "reconstruct"))  # [N], or [2,N] of dual masking
-    return reconstruct(model, load_clip(video, model), Mask.from_hidden(hidden[None]))
+    device = device_of(model)
+    return reconstruct(model, load_clip(video, model).to(device), Mask.from_hidden(hidden[None]).to(device))

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from tubelet import storage
+from tubelet.data.manifest import COLUMNS, Record
 from tubelet.data.randomness import generator
 
 _RESAMPLINGS = 10_000
 
 
-def mean_of_views(logits: Tensor, views: int) -> Tensor:
-    """[videos*views,C], the views of one video in consecutive rows -> probabilities [videos,C]."""
-    return logits.float().softmax(dim=1).unflatten(0, (-1, views)).mean(1)
+def mean_of_views(scores: Tensor, views: int) -> Tensor:
+    """[videos*views,C], the views of one video in consecutive rows -> their means [videos,C]."""
+    return scores.unflatten(0, (-1, views)).mean(1)
 
 
 def in_top(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -65,16 +66,20 @@ def figures(probabilities: Tensor, labels: Tensor, seed: int = 0) -> dict[str, f
     return found
 
 
-def write_predictions(
-    path: Path, videos: Sequence[str], labels: Sequence[int | None], probabilities: Tensor, views: int
-) -> None:
-    """Write a Parquet file with one row per video: video, label (or null), probabilities, views. Atomic."""
-    flat = pa.array(probabilities.float().cpu().flatten().numpy())
+def write_predictions(path: Path, videos: Sequence[Record], scores: Tensor, views: int, column: str = "label") -> None:
+    """Write a Parquet file with one row per video: video, its label (or null), scores [n,C], views. Atomic.
+
+    column: which of the labels was learned, "label", "labels" or "values". The scores of `values` are in a column
+    `predicted`, those of the others in `probabilities`.
+    """
+    flat = pa.array(scores.float().cpu().flatten().numpy())
     table = pa.table(
         {
-            "video": pa.array(videos, pa.string()),
-            "label": pa.array(labels, pa.int64()),
-            "probabilities": pa.FixedSizeListArray.from_arrays(flat, probabilities.shape[1]),
+            "video": pa.array([video.path for video in videos], pa.string()),
+            column: pa.array([getattr(video, column) for video in videos], COLUMNS[column]),
+            "predicted" if column == "values" else "probabilities": pa.FixedSizeListArray.from_arrays(
+                flat, scores.shape[1]
+            ),
             "views": pa.array([views] * len(videos), pa.int32()),
         }
     )

@@ -51,11 +51,7 @@ class Attention(nn.Module):
 
         The fused kernel does not return probabilities, so asking for them is slower.
         """
-        bias: Tensor | None = self.qkv.bias
-        if self.q_bias is not None and self.v_bias is not None:
-            # zeros for the keys: a bias on them would add the same to all scores of a query, and the softmax ignores it
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]
+        qkv = self.project(x).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [B,heads,K,d]
         scale = q.shape[-1] ** -0.5
         if self.scale is not None:  # cosine attention: unit vectors, temperature at most 100
@@ -70,3 +66,13 @@ class Attention(nn.Module):
         else:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
         return self.dropout(self.proj(out.transpose(1, 2).flatten(2))), weights
+
+    def project(self, x: Tensor) -> Tensor:
+        """[B,K,D] -> queries, keys and values side by side [B,K,3*D]."""
+        if self.q_bias is None or self.v_bias is None:
+            return self.qkv(x)
+        # zeros for the keys: a bias on them would add the same to all scores of a query, and the softmax ignores it
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        if type(self.qkv) is nn.Linear:
+            return F.linear(x, self.qkv.weight, bias)  # one kernel for both
+        return self.qkv(x) + bias  # a layer that has taken its place: quantised, or with an adapter

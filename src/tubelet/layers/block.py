@@ -60,7 +60,7 @@ class DropPath(nn.Module):
         if not self.drops or not self.training:
             return x
         # one draw per clip: the whole branch of a clip is kept or dropped
-        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(self.keep)  # [B,1,...]
+        kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(self.keep)  # [B,1,...]
         return x * (kept / self.keep.to(x.dtype))
 
 

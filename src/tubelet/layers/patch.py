@@ -27,7 +27,7 @@ def take(tubelets: Tensor, tokens: Tensor | None) -> Tensor:
     h, w = tubelets.shape[2:4]
     if tokens is None:
         return tubelets.flatten(1, 3)
-    clips = torch.arange(len(tokens), device=tokens.device)[:, None]
+    clips = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
     return tubelets[clips, tokens // (h * w), tokens // w % h, tokens % w]
 
 

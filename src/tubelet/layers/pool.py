@@ -51,6 +51,6 @@ class AttentivePool(Stack):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x, _ = block(x)
-        q = self.q(self.query).expand(len(x), -1, -1)  # [B,1,D]
+        q = self.q(self.query).expand(x.shape[0], -1, -1)  # [B,1,D]
         x = self.query + self.proj(attend(q, self.kv(self.norm1(x)), self.num_heads))
         return (x + self.mlp(self.norm2(x)))[:, 0]

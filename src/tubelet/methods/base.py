@@ -70,8 +70,11 @@ class Method(L.LightningModule):
     monitor: str | None = None
     """The validation metric that chooses best.ckpt; larger is better. None: there is no best.ckpt."""
 
-    confusion: Tensor | None = None
-    """Counts [true,guessed] of the last validation or test; only if the method learns labels."""
+    by_class: Tensor | None = None
+    """A table of the last validation or test, one row per class; only if the method learns labels."""
+
+    by_class_columns: tuple[str, ...] = ()
+    """Its columns; none: it is a confusion matrix, counts [true,guessed]."""
 
     def __init__(self, model: VideoModel, model_config: dict[str, Any], optim: AdamW, plan: Plan) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""Supervised classification: fine-tuning, training from scratch, and testing as the papers do.
+"""Supervised learning of labels: fine-tuning, training from scratch, and testing as the papers do. A label is a class,
+several classes, or numbers: tubelet.methods.problems has what differs.
 
 The recipe is VideoMAE's fine-tuning (https://arxiv.org/abs/2203.12602). Label smoothing, mixup and cutmix are in this
 file; layer-wise learning rates in tubelet.optim; drop path in the encoder; RandAugment, erasing and repeats in the
@@ -7,24 +8,28 @@ data. Mixup and cutmix are timm's and treat all frames of a clip alike.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics import Metric, MetricCollection
 
-from tubelet.data.dataset import NO_LABEL, Batch, EvaluationVideos
-from tubelet.data.manifest import Manifest
+from tubelet.data.dataset import Batch, EvaluationVideos
+from tubelet.data.labels import known
+from tubelet.data.manifest import ONE_CLASS, Manifest
 from tubelet.data.randomness import key, seeded
 from tubelet.evaluate.gather import gather_rows
-from tubelet.evaluate.views import figures, mean_of_views, recall, write_predictions
+from tubelet.evaluate.views import mean_of_views, write_predictions
 from tubelet.methods.base import Method, Plan, StepResult
-from tubelet.methods.labels import check_known, check_training, count_classes, match_names, warn_missing
+from tubelet.methods.labels import match_names
 from tubelet.methods.parts import data_of
+from tubelet.methods.problems import problem_of
 from tubelet.models.classifier import VideoClassifier
 from tubelet.optim.adamw import AdamW
+
+log = logging.getLogger(__name__)
 
 
 class Classification(Method):
@@ -32,16 +37,18 @@ class Classification(Method):
         from_weights: whether the run needs pretrained weights; the config is refused without them.
         label_smoothing: of the training labels, in [0, 1).
         mixup, cutmix: alpha of each; 0: off. If both are on, each batch uses one of them, with probability 1/2.
-        class_balanced: weight the training loss of each class by the inverse of its number of videos, with mean 1.
+        class_balanced: weight the training loss of each class by the inverse of its number of videos, with mean 1; of
+            several labels, their positives by negatives / positives.
 
-    Logs val/top1, val/top5 (with more than five classes) and val/mean_class, the mean of the accuracies per class.
-    `confusion` holds the counts [true,guessed] of the last validation or test.
+    A regression is trained without label smoothing, mixup and cutmix.
+
+    Logs, of one class, val/top1, val/top5 (with more than five classes) and val/mean_class, the mean of the accuracies
+    per class; of several, val/map, the mean average precision; of numbers val/mse, val/mae and val/r2.
     """
 
     model: VideoClassifier
     trains = VideoClassifier
     learns_labels = True
-    monitor = "val/top1"
 
     def __init__(
         self,
@@ -56,58 +63,58 @@ class Classification(Method):
         class_balanced: bool = False,
     ) -> None:
         super().__init__(model, dict(model_config), optim, plan)
-        classes = model.num_classes
-        if classes < 2:
-            raise ValueError(f"classification needs at least 2 classes, got {classes}")
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"method.label_smoothing must lie in [0, 1), got {label_smoothing}")
         if mixup < 0 or cutmix < 0:
             raise ValueError(f"method.mixup and method.cutmix must not be negative, got {mixup} and {cutmix}")
+        self.problem = problem_of(model.labels)
+        self.monitor, self.by_class_columns = f"val/{self.problem.score}", self.problem.columns
+        self.numbers = model.problem == "regression"
+        if self.numbers and (label_smoothing or mixup or cutmix):
+            log.info("a regression: method.label_smoothing, mixup and cutmix are of classes and not used")
+            label_smoothing = mixup = cutmix = 0.0
+        if self.numbers and class_balanced:
+            raise ValueError("method.class_balanced: a regression has no classes")
         self.from_weights, self.label_smoothing, self.class_balanced = from_weights, label_smoothing, class_balanced
-        self.mixer = None  # timm's Mixup applies the label smoothing itself
+        self.mixer = None
         if mixup > 0 or cutmix > 0:
             from timm.data.mixup import Mixup  # timm is slow to import, and probes do without
 
-            self.mixer = Mixup(mixup, cutmix, label_smoothing=label_smoothing, num_classes=classes)
+            # it applies the label smoothing itself, but only to one class a video
+            smoothing = label_smoothing if model.problem == ONE_CLASS else 0.0
+            self.mixer = Mixup(mixup, cutmix, label_smoothing=smoothing, num_classes=model.num_classes)
         self.class_weight: Tensor | None = None
-        self.accuracy = MetricCollection({"top1": MulticlassAccuracy(classes, average="micro")})
-        if classes > 5:
-            self.accuracy.add_metrics({"top5": MulticlassAccuracy(classes, top_k=5, average="micro")})
-        self.count = MulticlassConfusionMatrix(classes)
+        self.metrics = MetricCollection(self.problem.metrics(), compute_groups=False)
         self._named: set[str] = set()  # splits whose class names have been compared with the model's
-        self.tested: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, probabilities of each batch
+        self.tested: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, scores of each batch
 
     def setup(self, stage: str) -> None:
         """Check the labels before the first step, and take over the names of the classes."""
-        data, classes = data_of(self.trainer), self.model.num_classes
+        data = data_of(self.trainer)
         for split, dataset in data.datasets.items():
             name = f"data.{split} {data.paths[split]}"
             if split not in self._named:  # Lightning sets up once per stage
                 self._named.add(split)
                 dataset.manifest = self._match_names(dataset.manifest, name)
-            names = self.model.id2label
-            if split == "test":
-                check_known(dataset.manifest, name, classes)
-                continue
-            counts = count_classes(dataset.manifest, name, classes)
-            if split == "train":
-                check_training(counts, name, names)
-                if self.class_balanced:
-                    self.class_weight = counts.sum() / (classes * counts.float())
-            else:
-                warn_missing(counts, name, names)
+            weight = self.problem.check(dataset.manifest, name, split, self.model.id2label)
+            if split == "train" and self.class_balanced:
+                self.class_weight = weight
 
     def _match_names(self, manifest: Manifest, where: str) -> Manifest:
         """The manifest with the model's own class numbers. A model without class names takes those of the manifest.
 
         Raises ValueError if the manifest names classes that the model does not have.
         """
-        names, known = manifest.class_names(), self.model.id2label
+        names, learned = manifest.class_names(), self.model.id2label
         if names is None:
             return manifest
-        if known is not None:
-            numbers = match_names(names, known, where)
-            return manifest if numbers == list(range(len(names))) else manifest.relabelled(numbers)
+        if learned is not None:
+            numbers = match_names(names, learned, where)
+            if numbers == list(range(len(names))):
+                return manifest
+            if self.numbers:
+                raise ValueError(f"{where}: labels.txt names the numbers in another order than the model does")
+            return manifest.relabelled(numbers)
         if len(names) != self.model.num_classes:
             raise ValueError(f"{where}: labels.txt names {len(names)} classes, the model has {self.model.num_classes}")
         self.model.id2label = dict(enumerate(names))
@@ -130,10 +137,17 @@ class Classification(Method):
                 f"mixup and cutmix pair the clips of a device, and {len(batch)} is odd: see data.batch_size"
             )
         step = self.trainer.fit_loop.total_batch_idx
+        several = self.model.problem != ONE_CLASS
+        label = batch.label
+        if several:  # timm mixes numbers of classes; those of the clips give each clip's share in the mixture
+            self.mixer.num_classes, label = len(batch), torch.arange(len(batch), device=self.device)
         with seeded(key(self.plan.seed, "mixup", step, self.global_rank)):
             # timm mixes images: with frames as channels, all frames of a clip are mixed and cut alike
-            mixed, target = self.mixer(batch.clip.flatten(1, 2), batch.label)  # [B,C*T,H,W], [B,classes]
-        return replace(batch, clip=mixed.view_as(batch.clip)), target, 0.0
+            mixed, target = self.mixer(batch.clip.flatten(1, 2), label)  # [B,C*T,H,W], [B,classes]
+        clip = mixed.view_as(batch.clip)
+        if several:
+            return replace(batch, clip=clip), target.to(batch.label) @ batch.label, self.label_smoothing
+        return replace(batch, clip=clip), target, 0.0
 
     def _weight(self) -> Tensor | None:
         if self.class_weight is not None:
@@ -142,53 +156,50 @@ class Classification(Method):
 
     def _evaluate(self, batch: Batch) -> StepResult:
         logits = self.model(batch.clip)
-        self._count(logits, batch.label)
+        self._tell(self.metrics, logits, batch.label)
         return StepResult(self.model.loss(logits, batch.label), len(batch))
 
-    def _count(self, logits: Tensor, label: Tensor) -> None:
-        self.accuracy.update(logits, label)
-        self.count.update(logits, label)
+    def _tell(self, metric: Metric | MetricCollection, logits: Tensor, label: Tensor) -> None:
+        several = self.model.problem == "multi_label_classification"  # torchmetrics wants integers
+        metric.update(self.model.scores(logits), label.long() if several else label)
 
     def on_validation_epoch_start(self) -> None:
-        self.accuracy.reset()
-        self.count.reset()
+        self.metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
-        self.confusion = self.count.compute().cpu()  # of all ranks
-        found = {name: float(value) for name, value in self.accuracy.compute().items()}
-        found["mean_class"] = float(recall(self.confusion).nanmean())
+        found, self.by_class = self.problem.measured(dict(self.metrics.compute()))  # of all ranks
         self.log_dict({f"val/{name}": value for name, value in found.items()}, prog_bar=True, sync_dist=True)
 
     # ---- testing ----
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        probabilities = mean_of_views(self.model(batch.clip), batch.views)  # [videos,classes]
-        self.tested.append((batch.index[:: batch.views], batch.label[:: batch.views], probabilities))
+        scores = mean_of_views(self.model.scores(self.model(batch.clip)), batch.views)  # [videos,classes]
+        self.tested.append((batch.index[:: batch.views], batch.label[:: batch.views], scores))
 
     def on_test_epoch_end(self) -> None:
         """Gather each video once from all ranks, compute the figures, and write predictions.parquet."""
-        nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
-        empty = (nothing, nothing, torch.zeros(0, self.model.num_classes, device=self.device))
-        mine = [torch.cat(rows) for rows in zip(empty, *self.tested, strict=True)]
+        index, label, scores = (gather_rows(rows, self.trainer.strategy).cpu() for rows in self._tested_here())
         self.tested.clear()
-        index, label, probabilities = (gather_rows(rows, self.trainer.strategy).cpu() for rows in mine)
         order = index.argsort()
-        index, label, probabilities = index[order], label[order], probabilities[order]
+        index, label, scores = index[order], label[order], scores[order]
         assert len(index.unique()) == len(index), "a video was tested twice"
-        known = label != NO_LABEL
+        labelled = known(label)
         found: dict[str, float] = {"videos": float(len(index))}
-        if known.any():
-            found |= figures(probabilities[known], label[known], self.plan.seed)
-            self.confusion = self._confusion(probabilities[known].argmax(1), label[known])
+        if labelled.any():
+            figures, self.by_class = self.problem.tested(scores[labelled], label[labelled], self.plan.seed)
+            found |= figures
         self.log_dict({f"test/{name}": value for name, value in found.items()}, sync_dist=True)
         if self.trainer.is_global_zero:
             data = data_of(self.trainer)
             dataset = data.datasets["test"]
             assert isinstance(dataset, EvaluationVideos)
-            videos = [dataset.manifest.record(i).path for i in index.tolist()]
-            labels = [None if one == NO_LABEL else one for one in label.tolist()]
-            write_predictions(data.run_dir / "predictions.parquet", videos, labels, probabilities, dataset.views)
+            records = [dataset.manifest.record(i) for i in index.tolist()]
+            file = data.run_dir / "predictions.parquet"
+            write_predictions(file, records, scores, dataset.views, self.model.labels.column)
 
-    def _confusion(self, guess: Tensor, label: Tensor) -> Tensor:
-        classes = self.model.num_classes
-        return torch.bincount(label * classes + guess, minlength=classes**2).view(classes, classes)
+    def _tested_here(self) -> list[Tensor]:
+        """index, label and scores of this rank's videos, of which there may be none."""
+        nothing, classes = torch.zeros(0, dtype=torch.int64, device=self.device), self.model.num_classes
+        scores = torch.zeros(0, classes, device=self.device)
+        empty = (nothing, nothing if self.model.problem == ONE_CLASS else scores, scores)
+        return [torch.cat(rows) for rows in zip(empty, *self.tested, strict=True)]

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from tubelet.data.manifest import Manifest
+from tubelet.data.manifest import LABEL_COLUMNS, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -20,16 +20,28 @@ def count_classes(manifest: Manifest, name: str, num_classes: int) -> Tensor:
 
     Raises ValueError with `name` ("data.train train.csv") if a video has no label, or a label that the model lacks.
     """
-    labels = manifest.table["label"]
-    if labels.null_count:
-        raise ValueError(f"{name}: {labels.null_count} of its {len(labels)} videos have no label")
+    require(manifest, "label", name)
     check_known(manifest, name, num_classes)
-    return torch.bincount(torch.from_numpy(labels.to_numpy().astype("int64")), minlength=num_classes)
+    labels = manifest.table["label"].to_numpy().astype("int64")
+    return torch.bincount(torch.from_numpy(labels), minlength=num_classes)
 
 
-def check_known(manifest: Manifest, name: str, num_classes: int) -> None:
+def require(manifest: Manifest, column: str, name: str, all_videos: bool = True) -> None:
+    """Raises ValueError if a video has nothing in the column ("label", "labels" or "values"), or, without `all_videos`,
+    if the manifest has another of these instead.
+    """
+    missing, videos, held = manifest.table[column].null_count, len(manifest), manifest.problem
+    other = None if held is None or LABEL_COLUMNS[held] == column else LABEL_COLUMNS[held]
+    if missing and (all_videos or (other and missing == videos)):
+        what = "no label" if column == "label" else f"nothing in the column `{column}`"
+        advice = f"; the column `{other}` goes with model.problem_type={held}" if other else ""
+        raise ValueError(f"{name}: {missing} of its {videos} videos have {what}{advice}")
+
+
+def check_known(manifest: Manifest, name: str, num_classes: int, column: str = "label") -> None:
     """Raises ValueError if a label is too large for the model. Videos without a label are accepted."""
-    largest = pc.max(manifest.table["label"]).as_py()
+    labels = manifest.table[column]
+    largest = pc.max(labels if column == "label" else pc.list_flatten(labels)).as_py()
     if largest is not None and largest >= num_classes:
         known = f"{num_classes} classes (0 to {num_classes - 1})"
         raise ValueError(f"{name}: label {largest} is unknown, the model has {known}")
@@ -53,11 +65,13 @@ def check_training(counts: Tensor, name: str, names: dict[int, str] | None) -> N
         )  # fmt: skip
 
 
-def warn_missing(counts: Tensor, name: str, names: dict[int, str] | None) -> None:
-    """Warn of classes without a video in the evaluation."""
+def warn_missing(
+    counts: Tensor, name: str, names: dict[int, str] | None, consequence: str = "its accuracy is not measured"
+) -> None:
+    """Warn of classes without a video."""
     empty = (counts == 0).nonzero().flatten().tolist()
     if empty:
-        log.warning("%s: no video of class %s, so its accuracy is not measured", name, _names_of(empty, names))
+        log.warning("%s: no video of class %s: %s", name, _names_of(empty, names), consequence)
 
 
 def match_names(names: list[str], known: dict[int, str], where: str) -> list[int]:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 from tubelet.data.dataset import Batch
 from tubelet.layers.pool import mean_token
@@ -59,8 +58,9 @@ class Probe(Classification):
     """Args, in addition to those of `Classification`:
         lr_factors: one head per factor, trained at optim.base_lr times the factor.
 
-    Every validation logs val/top1_lr<factor> of each head. val/top1 and the model in the checkpoints belong to the best
-    head; before the first validation, to the head whose factor is nearest to 1.
+    Every validation logs val/top1_lr<factor> of each head (of several labels val/map, of numbers val/r2). val/top1 and
+    the model in the checkpoints belong to the best head; before the first validation, to the head whose factor is
+    nearest to 1.
     """
 
     frozen = True
@@ -87,9 +87,8 @@ class Probe(Classification):
         nearest = min(range(len(lr_factors)), key=lambda i: abs(math.log(lr_factors[i])))
         self.register_buffer("best", torch.tensor(nearest))  # a buffer, so that checkpoints keep it
         model.requires_grad_(False)
-        self.head_accuracy = MetricCollection(
-            {str(i): MulticlassAccuracy(model.num_classes, average="micro") for i in range(len(lr_factors))},
-            compute_groups=False,
+        self.head_scores = MetricCollection(
+            {str(i): self.problem.head_metric() for i in range(len(lr_factors))}, compute_groups=False
         )
         # logits of every head [heads,B,classes] and labels [B], until the validation has shown which head is best
         self.unscored: list[tuple[Tensor, Tensor]] = []
@@ -111,27 +110,27 @@ class Probe(Classification):
         weight = self._weight() if self.training else None
         with torch.no_grad():
             tokens = self.model.encoder(batch.clip)
-        logits = torch.stack([head(tokens) for head in self.heads])  # [heads,B,classes]
+        logits = torch.stack([self.model.in_units(head(tokens)) for head in self.heads])  # [heads,B,classes]
         losses = torch.stack([self.model.loss(one, target, smoothing, weight) for one in logits])
         if self.training:
             return StepResult(losses.mean(), len(batch))
         for i, one in enumerate(logits):
-            self.head_accuracy[str(i)].update(one, batch.label)
+            self._tell(self.head_scores[str(i)], one, batch.label)
         self.unscored.append((logits.cpu(), batch.label.cpu()))
         return StepResult(losses.min(), len(batch))
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self.head_accuracy.reset()
+        self.head_scores.reset()
         self.unscored.clear()
 
     def on_validation_epoch_end(self) -> None:
-        top1 = [float(self.head_accuracy[str(i)].compute()) for i in range(len(self.heads))]  # of all ranks
-        best = top1.index(max(top1))
-        found = {f"val/top1_lr{factor:g}": value for factor, value in zip(self.lr_factors, top1, strict=True)}
+        scores = [float(self.head_scores[str(i)].compute().nanmean()) for i in range(len(self.heads))]  # of all ranks
+        best = scores.index(max(scores))
+        found = {f"{self.monitor}_lr{factor:g}": score for factor, score in zip(self.lr_factors, scores, strict=True)}
         self.log_dict(found, sync_dist=True)
         for logits, label in self.unscored:
-            self._count(logits[best].to(self.device), label.to(self.device))
+            self._tell(self.metrics, logits[best].to(self.device), label.to(self.device))
         self.unscored.clear()
         self.best.fill_(best)
         self._copy_head(best)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tubelet.clip import ClipGrid
+from tubelet.data.labels import Labels
 from tubelet.data.transforms import Preprocess
 from tubelet.encoders.base import Encoder
 
@@ -28,6 +29,8 @@ class VideoModel(nn.Module):
         encoder.check_contract()
         self.encoder = encoder
         self.preprocess = preprocess or Preprocess()
+        self.labels = Labels()
+        """What it is told of a video's labels."""
 
     @property
     def grid(self) -> ClipGrid:

@@ -1,13 +1,16 @@
-"""A video classifier: encoder, pool and head. With one class it is a regression."""
+"""A video classifier: encoder, pool and head. The head tells one class, several classes, or numbers (a regression)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tubelet.data.labels import Labels, problem_of
+from tubelet.data.manifest import ONE_CLASS, Problem
 from tubelet.data.transforms import Preprocess
 from tubelet.encoders.base import Encoder
 from tubelet.layers.pool import AttentivePool, mean_token
@@ -17,10 +20,14 @@ from tubelet.models.base import VideoModel
 class VideoClassifier(VideoModel):
     """logits = head(dropout(fc_norm(pool(encoder(clip))))).
 
+    `scores` makes probabilities of them.
+
     Args:
         encoder: any encoder. VideoMAE builds it with `final_norm=False`, pools by the mean and normalises after it; the
             published ViViT and TimeSformer read the class token of an encoder that ends with a norm.
-        num_classes: number of classes; 1 is a regression.
+        num_classes: number of classes, or of the numbers of a regression.
+        problem_type: as in Hugging Face's configs: "single_label_classification", "multi_label_classification" or
+            "regression"; None: a regression with one class, else a single label.
         pool: "mean": the mean of the tokens without the class token; "cls": the first token, which is the class token
             where there is one; "attentive": one learned query (V-JEPA's probe, https://arxiv.org/abs/2404.08471);
             "auto": the class token where there is one, else the mean.
@@ -31,13 +38,19 @@ class VideoClassifier(VideoModel):
         fc_norm_eps: eps of that LayerNorm.
         head_dropout: dropout rate before the head.
         id2label: names of the classes by number.
+        value_mean, value_std: mean and deviation of each number that a regression learned, so that the head learns
+            numbers of mean 0 and deviation 1, whatever their units; None: 0 and 1.
         preprocess: how pixels are prepared for the encoder's weights.
     """
+
+    value_mean: Tensor | None
+    value_std: Tensor | None
 
     def __init__(
         self,
         encoder: Encoder,
         num_classes: int,
+        problem_type: Problem | None = None,
         pool: Literal["auto", "mean", "cls", "attentive"] = "mean",
         pool_heads: int = 12,
         pool_depth: int = 1,
@@ -46,6 +59,8 @@ class VideoClassifier(VideoModel):
         fc_norm_eps: float = 1e-6,
         head_dropout: float = 0.0,
         id2label: dict[int, str] | None = None,
+        value_mean: Sequence[float] | None = None,
+        value_std: Sequence[float] | None = None,
         preprocess: Preprocess | None = None,
     ) -> None:
         super().__init__(encoder, preprocess)
@@ -60,6 +75,8 @@ class VideoClassifier(VideoModel):
         if norm_after_pool and pool == "mean":  # changes the given encoder, so that its config file fits all methods
             encoder.norm = nn.Identity()
         self.num_classes = num_classes
+        self.labels = Labels(problem_of(problem_type, num_classes), num_classes)
+        self.set_units(value_mean, value_std)
         self.pool = pool
         self.attentive_pool = AttentivePool(encoder.dim, pool_heads, pool_depth) if pool == "attentive" else None
         if fc_norm is None:
@@ -71,9 +88,44 @@ class VideoClassifier(VideoModel):
         nn.init.trunc_normal_(self.head.weight, std=0.02 * 0.001)  # VideoMAE's init_scale
         nn.init.zeros_(self.head.bias)
 
+    def set_units(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """Mean and deviation of each number of a regression; None: 0 and 1. Raises ValueError if it is none, or if they
+        are not one for each number.
+        """
+        if (mean is None) != (std is None):
+            raise ValueError("value_mean and value_std belong together: give both or neither")
+        if mean is not None and self.problem != "regression":
+            raise ValueError(f"value_mean and value_std are of a regression, this is a {self.problem}")
+        if any(len(values or []) not in (0, self.num_classes) for values in (mean, std)) or any(
+            s <= 0 for s in std or []
+        ):
+            raise ValueError(f"value_mean and value_std must be {self.num_classes} numbers, and deviations positive")
+        # settings and not weights, as those of the preprocessing: they are not in the state dict
+        self.register_buffer("value_mean", None if mean is None else torch.tensor(mean), persistent=False)
+        self.register_buffer("value_std", None if std is None else torch.tensor(std), persistent=False)
+
+    @property
+    def problem(self) -> Problem:
+        """What it tells of a video, under the name of Hugging Face's `problem_type`."""
+        return self.labels.problem
+
     def forward(self, clip: Tensor) -> Tensor:
-        """float [B,C,T,H,W], normalised as `preprocess` says -> logits [B,num_classes]."""
-        return self.head(self.dropout(self.features(clip)))
+        """float [B,C,T,H,W], normalised as `preprocess` says -> logits [B,num_classes]; of a regression its numbers."""
+        return self.in_units(self.head(self.dropout(self.features(clip))))
+
+    def in_units(self, output: Tensor) -> Tensor:
+        """The head's output [B,num_classes]; that of a regression in the units of its numbers, float32 at least."""
+        if self.value_mean is None or self.value_std is None:
+            return output
+        return output.to(torch.promote_types(output.dtype, torch.float32)) * self.value_std + self.value_mean
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """[B,num_classes] -> float32: probabilities that add up to 1, one probability for each of several labels, or
+        the numbers of a regression.
+        """
+        if self.problem == "regression":
+            return logits.float()
+        return logits.float().softmax(dim=1) if self.problem == ONE_CLASS else logits.float().sigmoid()
 
     def features(self, clip: Tensor) -> Tensor:
         """float [B,C,T,H,W] -> the input of the head, [B,D]."""
@@ -88,18 +140,24 @@ class VideoClassifier(VideoModel):
     def loss(
         self, logits: Tensor, label: Tensor, label_smoothing: float = 0.0, class_weight: Tensor | None = None
     ) -> Tensor:
-        """Cross-entropy with class numbers [B] or mixed labels [B,num_classes]; mean squared error for one class.
+        """The mean over the batch of: cross-entropy with class numbers [B] or mixed labels [B,num_classes]; binary
+        cross-entropy of each class with labels [B,num_classes] of 0 to 1; squared error, in units of `value_std`.
 
-        class_weight: weight of each class, [num_classes].
+        label_smoothing: in [0, 1); numbers are not smoothed.
+        class_weight: [num_classes]; of each class, or of its positives among several labels.
         """
         # the loss is computed in float32 at least, also under bf16
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if self.num_classes == 1:
-            return F.mse_loss(logits.flatten(), label.flatten().to(logits.dtype))
+        if self.problem == "regression":
+            error = logits - label.to(logits.dtype).view_as(logits)
+            return (error if self.value_std is None else error / self.value_std).square().mean()
         if label.is_floating_point():
             label = label.to(logits.dtype)
         if class_weight is not None:
             class_weight = class_weight.to(logits.dtype)
+        if self.problem == "multi_label_classification":
+            smooth = label * (1 - label_smoothing) + label_smoothing / 2
+            return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=class_weight)
         # torch's own mean divides by the sum of the batch's weights, so means of several batches would not add up to
         # the mean over all ranks and accumulated batches
         each = F.cross_entropy(logits, label, class_weight, reduction="none", label_smoothing=label_smoothing)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tubelet.report.table import Run, varied
 
-METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1")
+METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1", "val/map", "val/r2")
 
 
 def draw_curves(groups: dict[str, list[Run]]) -> bytes:

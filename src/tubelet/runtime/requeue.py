@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 from tubelet.runtime import signals, slurm
-from tubelet.runtime.checkpoints import LAST, save
 from tubelet.runtime.lightning_internals import after_batch, ignore_signals
+from tubelet.runtime.saving import LAST, save
 from tubelet.runtime.signals import TRY_AGAIN
 
 REQUEUE_WAIT, REFUSED_WAIT = 120.0, 10.0

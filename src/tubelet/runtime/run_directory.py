@@ -12,8 +12,8 @@ from typing import IO
 from omegaconf import DictConfig, OmegaConf
 
 from tubelet.runtime import slurm
-from tubelet.runtime.checkpoints import LAST, PREVIOUS
 from tubelet.runtime.differences import changed_schedule, changed_trainer_settings, same_run
+from tubelet.runtime.saving import LAST, PREVIOUS
 from tubelet.storage import clean, damage, put, write_text
 
 try:

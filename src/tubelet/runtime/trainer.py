@@ -45,6 +45,7 @@ def build_trainer(
     val_every_n_epochs: int = 1,
     log_every_n_steps: int = 10,
     requeue: bool = True,
+    fast_dev_run: int = 0,
 ) -> L.Trainer:
     """docs/training.md explains every key. `max_steps` counts optimizer steps and, if not -1, replaces `max_epochs`;
     the `plan` follows from both and from the size of the data. One step accumulates `accumulate` micro-batches.
@@ -54,6 +55,10 @@ def build_trainer(
     """
     if log_every_n_steps < 1:
         raise ValueError(f"trainer.log_every_n_steps must be at least 1, got {log_every_n_steps}")
+    if fast_dev_run < 0:
+        raise ValueError(f"trainer.fast_dev_run must be a number of steps, or 0 for a real run, got {fast_dev_run}")
+    # not Lightning's own: that would leave out the loggers and checkpoints, which deserve a trial as well
+    limit = fast_dev_run or 1.0
     resolved = resolve_precision(precision, accelerator)
     # a type for the whole model, or None for precisions that Lightning handles itself
     whole = {"bf16-true": torch.bfloat16, "64-true": torch.float64}.get(resolved)
@@ -75,7 +80,9 @@ def build_trainer(
         plugins=[*([WholePrecision(resolved, whole)] if whole else []), *_environment()],
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=val_every_n_epochs,
-        log_every_n_steps=log_every_n_steps,
+        log_every_n_steps=1 if fast_dev_run else log_every_n_steps,
+        limit_val_batches=limit,
+        limit_test_batches=limit,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,

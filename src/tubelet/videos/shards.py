@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tubelet.data.manifest import COLUMNS, Manifest
+from tubelet.data.manifest import COLUMNS, SEGMENT_COLUMNS, Manifest
 from tubelet.storage import replacing
 
 
@@ -39,7 +39,7 @@ def merge(files: Sequence[str | Path], out: str | Path) -> Manifest:
             relative = not os.path.isabs(row["path"])
             path = os.path.normpath(os.path.join(manifest.root, row["path"]))
             row["path"] = os.path.relpath(path, target.parent) if relative else path
-            _fill_in(rows.setdefault((path, row["start"], row["end"]), row), row)
+            _fill_in(rows.setdefault((path, *(row[name] for name in SEGMENT_COLUMNS)), row), row)
     copy_labels([manifest.root for manifest in manifests], target.parent)
     merged = Manifest.from_columns(target.parent, {name: [row[name] for row in rows.values()] for name in COLUMNS})
     merged.write(target)

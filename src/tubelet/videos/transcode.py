@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tubelet.data.manifest import Manifest, Record
+from tubelet.data.manifest import LABEL_COLUMNS, SEGMENT_COLUMNS, Manifest, Record
 from tubelet.data.worker import cores
 from tubelet.storage import replacing
 from tubelet.videos.encode import Clip, Encoded, Encoding, Settings, clip_time, encode, partial_file
@@ -51,6 +51,8 @@ def transcode(
     out = target / f"{Path(manifest).stem}{mark}.csv"
     journal = Journal(target / f".{out.stem}.journal", sorted(target.glob(".*.journal")))
     records = [listed.record(i) for i in range(len(listed))]
+    for record in records:
+        _new_segment(record, settings)  # before any work
     paths = [os.path.normpath(record.path) for record in records]
     originals: dict[str, Record] = {}
     for path, record in zip(paths, records, strict=True):  # of several segments one may lie outside its good video
@@ -72,10 +74,25 @@ def transcode(
     for i, record in enumerate(records):
         if columns["status"][i] == "ok" and record.status is not None:
             columns["status"][i] = record.status
-    columns |= {name: [getattr(record, name) for record in records] for name in ("label", "start", "end")}
+    segments = [_new_segment(record, settings) for record in records]
+    columns |= {name: [getattr(record, name) for record in records] for name in LABEL_COLUMNS.values()}
+    columns |= {name: [segment[i] for segment in segments] for i, name in enumerate(SEGMENT_COLUMNS)}
     Manifest.from_columns(target, {"path": [names[path] for path in paths], **columns}).write(out)
     _summarise(results, originals, names, out, limit)
     return sum(result.status != "ok" for result in results.values())
+
+
+def _new_segment(record: Record, settings: Settings) -> tuple[float | None, ...]:
+    """The values of SEGMENT_COLUMNS in the new file. Another frame rate numbers frames anew, so they become seconds."""
+    frames = [record.start_frame, record.end_frame]
+    if settings.fps is None or frames == [None, None]:
+        return record.segment
+    fps = record.fps
+    if not fps:
+        raise ValueError(
+            f"{record.path}: another --fps needs the frame rate of this segment given in frames: run `tubelet verify`"
+        )
+    return (*(None if frame is None else frame / fps for frame in frames), None, None)
 
 
 def _new_names(paths: list[str], directory: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tubelet.data.manifest import Manifest
+from tubelet.data.manifest import LABEL_COLUMNS, SEGMENT_COLUMNS, Manifest
 from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
 from tubelet.data.reader.kind import look_at
 from tubelet.data.reader.pyav import PyavVideo
@@ -76,7 +76,8 @@ def verify(
             journal.add(path, asdict(finding))
             _print(path, finding)
             bar.advance(task)
-    columns = {name: listed.table[name].to_pylist() for name in ("path", "label", "start", "end")}
+    kept = ("path", *LABEL_COLUMNS.values(), *SEGMENT_COLUMNS)
+    columns = {name: listed.table[name].to_pylist() for name in kept}
     for name in ("num_frames", "fps", "height", "width", "status", "reader"):
         columns[name] = [getattr(findings[path], name) for path in paths]
     outside = _mark_segments_outside(columns, paths)
@@ -89,10 +90,10 @@ def _mark_segments_outside(columns: dict[str, list[Any]], paths: list[str]) -> i
     """Lines whose segment lies outside their video get a status that says so. Returns how many."""
     count = 0
     for i, path in enumerate(paths):
-        start, end = columns["start"][i], columns["end"][i]
-        if columns["status"][i] == "ok" and (start is not None or end is not None) and columns["fps"][i]:
+        segment = [columns[name][i] for name in SEGMENT_COLUMNS]
+        if columns["status"][i] == "ok" and any(value is not None for value in segment) and columns["fps"][i]:
             try:
-                span(columns["num_frames"][i], columns["fps"][i], start, end)
+                span(columns["num_frames"][i], columns["fps"][i], *segment)
             except ValueError as error:
                 columns["status"][i] = str(error)
                 print(f"{path}: {error}", flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from tubelet.clip import ClipGrid
+from tubelet.data.labels import Labels, problem_of
 from tubelet.encoders.base import Encoder, sides
 from tubelet.masking import MaskGenerator, generators
 from tubelet.models.base import VideoModel
@@ -24,13 +25,14 @@ from tubelet.weights.formats.base import Format
 from tubelet.weights.formats.huggingface import HuggingFace
 from tubelet.weights.formats.mcg_nju import Original
 from tubelet.weights.formats.tubelet import Checkpoint
+from tubelet.weights.formats.videomae_v2 import VideoMAEv2
 from tubelet.weights.overrides import override
 from tubelet.weights.place import Report, place
-from tubelet.weights.source import Source
+from tubelet.weights.source import TASK_PARTS, Source
 
 # in this order: the first format that recognises a file reads it, and `Original` accepts every file
-FORMATS: tuple[Format, ...] = (HuggingFace(), Checkpoint(), Original())
-_TIMM = "timm:"
+FORMATS: tuple[Format, ...] = (VideoMAEv2(), HuggingFace(), Checkpoint(), Original())
+TIMM = "timm:"
 Model = VideoModel | Encoder
 
 
@@ -38,18 +40,18 @@ def load_model(path: str | Path, *, trust: Collection[str] = (), **overrides: An
     """A MaskedModel, VideoClassifier, encoder, or a model of a trusted package: in eval mode, float32, on the CPU.
 
     Args:
-        path: a run directory or `.ckpt` of ours, a Hugging Face directory or hub id (`owner/name`), or a VideoMAE or
-            VideoMAEv2 `.pth`.
+        path: a run directory or `.ckpt` of ours, a Hugging Face directory or hub id (`owner/name`, or
+            `owner/name@revision`), or a VideoMAE or VideoMAEv2 `.pth`.
         trust: packages besides tubelet whose classes the file may name, for example `["my_package"]`.
         overrides: settings that the file does not contain, or that should change: num_heads, decoder_num_heads,
             image_size, num_frames, num_classes (with a new head, unless the file has that many classes),
-            norm_pix_loss, drop_path, dtype.
+            norm_pix_loss, drop_path, dtype, preprocess (a Preprocess, or a dict of its settings to change).
 
     Raises ValueError, naming the file, if its format is unknown, if its weights do not fit, if it names a class of a
     package that is not trusted, or if it lacks a setting that must then be passed.
     """
     source = read(path)
-    node = override(source.node, source.name, trust, **overrides)
+    node = _override(source, trust, overrides)
     model = _build_model(node, source.name, trust)
     new_task = _task(node) != _task(source.node)
     return _load_weights(model, source, trust, new_task).to(overrides.get("dtype"))
@@ -60,15 +62,21 @@ def load_encoder(path: str | Path, *, trust: Collection[str] = (), **overrides: 
     task the encoder was trained with. Arguments and errors as in `load_model`.
     """
     source = read(path)
-    node = override(source.node, source.name, trust, **overrides)
-    alone = {**node.get("encoder", node), "preprocess": node.get("preprocess")}
-    if "encoder" in node:
+    if "encoder" in source.node:
+        alone = {**source.encoder, "preprocess": source.node.get("preprocess")}
         state = {key: value for key, value in source.state.items() if key.startswith("encoder.")}
-        source = replace(source, state=state)
-    encoder: Encoder = _build_model(alone, source.name, trust)
+        source = replace(source, node=alone, state=state)
+    encoder: Encoder = _build_model(_override(source, trust, overrides), source.name, trust)
     if not any(key.startswith("encoder.norm.") for key in source.state):
         encoder.norm = nn.Identity()  # of a classifier that normalises after its pool
     return _load_weights(encoder, source, trust, new_task=True).to(overrides.get("dtype"))
+
+
+def _override(source: Source, trust: Collection[str], overrides: dict[str, Any]) -> Node:
+    """Raises ValueError if the file prepares pixels in a way that cannot be followed, unless the caller says how."""
+    if source.unsupported and overrides.get("preprocess") is None:
+        raise ValueError(source.unsupported)
+    return override(source.node, source.name, trust, **overrides)
 
 
 def _load_weights(model: Any, source: Source, trust: Collection[str], new_task: bool) -> Any:
@@ -104,24 +112,45 @@ def start_from(
     description of the model; if given, settings that do not show in the tensors are compared. Raises ValueError if the
     weights do not fit, or if such a setting differs.
     """
-    if str(path).startswith(_TIMM):
+    if str(path).startswith(TIMM):
         import timm
 
         from tubelet.weights.timm_vit import inflate  # imported here, because other weights do not need timm
 
         encoder = model if isinstance(model, Encoder) else model.encoder
-        report = inflate(encoder, timm.create_model(str(path).removeprefix(_TIMM), pretrained=True))
+        report = inflate(encoder, timm.create_model(str(path).removeprefix(TIMM), pretrained=True))
         print(f"{path}: {report}")
         return report
     source = read(path)
     if node is not None:
         _check_settings(model, node, source, trust)
+    if isinstance(model, VideoClassifier) and "head.weight" in source.state:
+        source = _head_of(model, source, node, new_task)
     report = _place_weights(model, source, new_task, trust)
-    names = source.node.get("id2label")
-    if not new_task and names and isinstance(model, VideoClassifier) and model.id2label is None:
-        model.id2label = {int(number): name for number, name in names.items()}
     print(f"{source.name}: {report}")
     return report
+
+
+def _head_of(model: VideoClassifier, source: Source, node: Node | None, new_task: bool) -> Source:
+    """Give the model what belongs to the weights of a head: the names of its classes, what they mean, and the units.
+
+    Returns the source, in training without its head if that has learned something else.
+    """
+    old, classes = source.node, source.state["head.weight"].shape[0]
+    problem = problem_of(old.get("problem_type"), classes)
+    if new_task and problem != model.problem:
+        return replace(source, state={key: value for key, value in source.state.items() if not key.startswith("head.")})
+    if classes != model.num_classes:
+        return source  # `place` refuses it, or makes a new head
+    if not new_task:
+        model.labels = Labels(problem, model.num_classes)
+        if old.get("id2label") and model.id2label is None:
+            model.id2label = {int(number): name for number, name in old["id2label"].items()}
+    units = {name: old.get(name) for name in ("value_mean", "value_std")}
+    model.set_units(*units.values())
+    if node is not None:
+        node.update(units, problem_type=model.problem)
+    return source
 
 
 def load_masking(
@@ -150,9 +179,13 @@ def read(path: str | Path) -> Source:
 
 def _place_weights(model: Model, source: Source, new_task: bool, trust: Collection[str]) -> Report:
     state, new = source.state, model.grid
-    if isinstance(model, Encoder):  # the names of a bare encoder have no prefix
-        state = {key.removeprefix("encoder."): value for key, value in state.items()}
-    return place(model, state, _native_grid(source, new, trust), new, source.name, new_task)
+    dropped: tuple[str, ...] = ()
+    if isinstance(model, Encoder):
+        dropped = tuple(sorted(key for key in state if key.startswith(TASK_PARTS)))  # of a classifier without a head
+        # the names of a bare encoder have no prefix
+        state = {key.removeprefix("encoder."): value for key, value in state.items() if key not in dropped}
+    report = place(model, state, _native_grid(source, new, trust), new, source.name, new_task)
+    return replace(report, dropped=report.dropped + dropped)
 
 
 def _native_grid(source: Source, new: ClipGrid, trust: Collection[str]) -> ClipGrid:
@@ -167,32 +200,42 @@ def _task(node: Node) -> tuple[str, Any]:
     return node["_target_"], node.get("num_classes")
 
 
-_BLOCK_SETTINGS = ("num_heads", "act")
+_ENCODER_SETTINGS = ("dim", "depth", "num_heads", "patch_size", "tubelet_size", "act")
+_DECODER_SETTINGS = ("num_heads", "act")
 _PIXEL_SETTINGS = ("mean", "std", "scale", "offset")
 
 
 def _check_settings(model: Model, node: Node, source: Source, trust: Collection[str]) -> None:
-    """Compare settings that do not show in the tensors, but with which the same weights compute something else.
+    """Compare settings that do not show in the tensors, but with which the same weights compute something else, and the
+    sizes of the encoder, of which every tensor would be reported.
 
-    Raises ValueError naming the first setting that differs.
+    Raises ValueError naming the settings that differ.
     """
-    mine = {"encoder": node.get("encoder", node), "preprocess": node.get("preprocess")}
-    theirs = {"encoder": source.encoder, "preprocess": source.node.get("preprocess")}
+    parts = {
+        "encoder": (node.get("encoder", node), source.encoder, _ENCODER_SETTINGS),
+        "preprocess": (node.get("preprocess"), source.node.get("preprocess"), _PIXEL_SETTINGS),
+    }
     if node.get("_target_") == source.node.get("_target_"):  # the same task: its decoder is loaded, too
-        mine["decoder"], theirs["decoder"] = node.get("decoder"), source.node.get("decoder")
-    for part in mine:
-        old, new = theirs[part], mine[part]
+        parts["decoder"] = (node.get("decoder"), source.node.get("decoder"), _DECODER_SETTINGS)
+    for part, (new, old, names) in parts.items():
         if not old or not new:
             continue
         known, ours = arguments(old, trust), arguments(new, trust)
         built = getattr(model, part, None)
-        for name in _PIXEL_SETTINGS if part == "preprocess" else _BLOCK_SETTINGS:
-            after = (
-                getattr(built, name, None) if ours.get(name) is None else ours[name]
-            )  # None in the config: the model has derived the value
-            before, after = (list(v) if isinstance(v, list | tuple) else v for v in (known.get(name), after))
-            if None not in (before, after) and before != after:
-                raise ValueError(
-                    f"{source.name} was trained with {name} {before}, this model has {after}: "
-                    f"set {part}.{name} to {before}"
-                )
+        # None in the config: the model has derived the value
+        after = {name: getattr(built, name, None) if ours.get(name) is None else ours[name] for name in names}
+        differ = [name for name in names if _differ(known.get(name), after[name])]
+        if differ:
+            said = "; ".join(f"{name} {_listed(known[name])}, this model has {_listed(after[name])}" for name in differ)
+            remedy = ", ".join(f"{part}.{name} to {_listed(known[name])}" for name in differ)
+            remedy += ", or leave `encoder=` out and it is taken from the weights" if part == "encoder" else ""
+            raise ValueError(f"{source.name} was trained with {said}: set {remedy}")
+
+
+def _differ(before: Any, after: Any) -> bool:
+    """Whether both are known, and are not the same."""
+    return None not in (before, after) and _listed(before) != _listed(after)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

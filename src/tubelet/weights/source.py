@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import json
 import pathlib
 import pickle
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tubelet.nodes import Node
@@ -26,17 +29,43 @@ class Source:
     node: the description of the model; an argument is None if the file lacks it and there is no safe default.
     state: the weights under our names, those of the encoder under `encoder.`.
     masking: the node of the masking that the weights were trained with, if it is known.
+    unsupported: why the preparation of pixels that the file asks for cannot be followed, as the text of an error.
+        Loading then needs the caller's own `preprocess`.
     """
 
     name: str
     node: Node
     state: State
     masking: Node | None = None
+    unsupported: str | None = None
 
     @property
     def encoder(self) -> Node:
         """The encoder's node."""
         return self.node.get("encoder", self.node)
+
+
+def read_weights(path: Path) -> Any:
+    """The contents of a safetensors or `torch.save` file, whatever its name is. Raises ValueError naming the file."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:9] != b"{" or int.from_bytes(head[:8], "little") >= 1 << 30:  # the length of a header in JSON, then it
+        return read_torch_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(_damaged(path, error)) from error
+
+
+def read_json(path: Path) -> Node:
+    """A JSON file that holds an object. Raises ValueError naming the file if it holds anything else."""
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(contents, dict):
+        raise ValueError(f"{path} must hold an object {{...}}, it holds a {type(contents).__name__}")
+    return contents
 
 
 def read_torch_file(path: Path) -> Any:
@@ -52,6 +81,8 @@ def read_torch_file(path: Path) -> Any:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if re.search(r"Unsupported operand|invalid load key|Weights only load failed.*not a", str(error)):
+            raise ValueError(f"{path} is no file of weights: neither torch.save nor safetensors wrote it") from error
         unsupported = re.search(r"(?:Unsupported|Blocked) \w+[:\s]+(?:GLOBAL )?([\w.]+)|GLOBAL ([\w.]+)", str(error))
         found = next((name for name in unsupported.groups() if name), None) if unsupported else None
         what = f"contains {found}" if found else "contains more than tensors and plain data"
@@ -60,10 +91,13 @@ def read_torch_file(path: Path) -> Any:
             "save its weights alone: torch.save({'model': torch.load(path, weights_only=False)['model']}, new_path)"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged or was not copied to its end ({path.stat().st_size:,} bytes): fetch it again. "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+        raise ValueError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    size = path.stat().st_size
+    return f"{path} is damaged or was not copied to its end ({size:,} bytes): fetch it again. ({reason})"
 
 
 _HARMLESS: list[Any] = [
@@ -90,9 +124,11 @@ def _not_weights(head: bytes) -> str | None:
         return "is a git-lfs pointer and not the file itself: run `git lfs pull` where it was cloned"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "is a web page: the link led to a page and not to the file, download it again"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
-        return "is a safetensors file: give the directory with its config.json instead"
     return None
+
+
+TASK_PARTS = ("fc_norm.", "head.")
+"""Beginnings of the names of weights that files of an encoder alone may hold, too: what a classifier had after it."""
 
 
 def clean_keys(state: State) -> State:

@@ -14,10 +14,14 @@ from tubelet.weights.source import Source, State
 
 @dataclass(frozen=True)
 class Found:
-    """A directory with a config.json, or the contents of a file of weights."""
+    """A directory with a config.json, or the contents of a file of weights.
+
+    weights: the file of the directory that holds the weights; None: the one that its format prescribes.
+    """
 
     path: Path
     contents: Any = None
+    weights: Path | None = None
 
     @property
     def is_directory(self) -> bool:

@@ -2,6 +2,10 @@
 
 There the decoder always has the block settings of the encoder, and the eps of `decoder.norm` and `fc_norm` is always
 1e-5.
+
+The biases of queries and values have two names. Files of the hub, transformers 4 and most versions of transformers 5
+have `q_bias` and `v_bias`. Some versions of transformers 5 (5.10.4 is one) look for `query.bias` and `value.bias`, find
+nothing, and compute with zeros. So we write both, and every version finds its own. docs/models.md lists the versions.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from tubelet.targets.pixels import Pixels
 from tubelet.weights.formats.hf_common import block_settings, describe_blocks, one_size, refuse, settings
 from tubelet.weights.formats.hf_family import Family
 from tubelet.weights.formats.keymap import Row
+from tubelet.weights.source import State
 
 _EPS = 1e-5
 
@@ -72,7 +77,6 @@ class HFVideoMAE(Family):
     bare = "VideoMAEModel"
     prefix = "videomae."
     rows = ROWS
-    # Files have `q_bias` and `v_bias`. transformers 5 has other names in memory, which some versions wrote to files.
     spellings = [
         (r"attention\.query\.bias$", "attention.q_bias"),
         (r"attention\.value\.bias$", "attention.v_bias"),
@@ -120,9 +124,27 @@ class HFVideoMAE(Family):
         mean = config.get("use_mean_pooling", True)
         return {"pool": "mean" if mean else "cls", "fc_norm": mean, "fc_norm_eps": _EPS}
 
+    def weights_in(self, state: State) -> State:
+        """Without a bias on the keys, which some versions of transformers 5 write: it adds the same to all scores of a
+        query, so the softmax does not change.
+        """
+        return {key: value for key, value in state.items() if not key.endswith("attention.attention.key.bias")}
+
+    def weights_out(self, state: State) -> State:
+        """The biases of queries and values under both of their names. The second is a copy: safetensors refuses two
+        names for the same memory.
+        """
+        both = dict(state)
+        for key, value in state.items():
+            for short, long in (("q_bias", "query.bias"), ("v_bias", "value.bias")):
+                if key.endswith(f".{short}"):
+                    both[key.removesuffix(short) + long] = value.clone()
+        return both
+
     def describe(self, model: nn.Module) -> Node:
         encoder: Any = encoder_of(model)
         block = encoder.blocks[0]
+        has_bias = block.attn.q_bias is not None
         has_norm = not isinstance(encoder.norm, nn.Identity)
         refuse(block.attn.scale is not None, "cosine attention")
         refuse(block.gamma_1 is not None, "layer scale")
@@ -132,7 +154,8 @@ class HFVideoMAE(Family):
             **describe_blocks(encoder),
             "tubelet_size": encoder.grid.tubelet,
             "patch_size": encoder.grid.patch,
-            "qv_bias": block.attn.q_bias is not None,
+            "qv_bias": has_bias,  # the name since transformers 5
+            "qkv_bias": has_bias,  # the name before
             "use_mean_pooling": not has_norm,
         }
         if isinstance(model, VideoClassifier):

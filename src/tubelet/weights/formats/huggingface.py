@@ -5,12 +5,9 @@ Each of the three systems has a `Family` with its names, configs and defaults.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from tubelet.encoders.base import Encoder
@@ -22,11 +19,12 @@ from tubelet.weights.formats import hf_processor
 from tubelet.weights.formats.base import Files, Found
 from tubelet.weights.formats.hf_common import refuse
 from tubelet.weights.formats.hf_family import Family
+from tubelet.weights.formats.hf_files import read_state
 from tubelet.weights.formats.hf_timesformer import HFTimeSformer
 from tubelet.weights.formats.hf_videomae import HFVideoMAE
 from tubelet.weights.formats.hf_vivit import HFViViT
 from tubelet.weights.formats.keymap import respell, to_ours, to_theirs
-from tubelet.weights.source import Source, State, clean_keys, read_torch_file
+from tubelet.weights.source import Source, State, clean_keys, read_json
 
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (HFVideoMAE(), HFViViT(), HFTimeSformer())}
 Task = Literal["pretraining", "classification", "bare"]
@@ -39,25 +37,18 @@ class HuggingFace:
         return found.is_directory
 
     def read(self, found: Found) -> Source:
-        config = json.loads((found.path / "config.json").read_text())
+        config = read_json(found.path / "config.json")
         if config.get("model_type") not in FAMILIES:
             raise ValueError(
                 f"{found.path / 'config.json'} has model_type '{config.get('model_type')}', "
                 f"expected one of {', '.join(FAMILIES)}"
             )
-        family = FAMILIES[config["model_type"]]
-        state = clean_keys(_weights(found.path))
-        if not any(key.startswith(family.prefix) for key in state):  # a bare model is its own top level
-            state = {family.prefix + key: value for key, value in state.items()}
-        state = to_ours(family.weights_in(respell(state, family.spellings)), family.rows)
-        task: Task = "bare"
-        if "decoder.head.weight" in state:
-            task = "pretraining"
-        elif "head.weight" in state:
-            task = "classification"
-        node = node_of(config, task, state)
-        node["preprocess"] = hf_processor.read(found.path, family, node.get("encoder", node))
-        return Source(str(found.path), node, state)
+        try:
+            return _read(found, config, FAMILIES[config["model_type"]])
+        except ValueError as error:
+            if str(found.path) in str(error):
+                raise
+            raise ValueError(f"{found.path}: {error}") from error
 
     def write(self, model: nn.Module) -> Files:
         """The contents of all files. transformers' `from_pretrained` loads them and computes the same."""
@@ -79,7 +70,27 @@ class HuggingFace:
             labels = model.id2label or {i: f"LABEL_{i}" for i in range(model.num_classes)}
             config["id2label"] = {str(i): label for i, label in labels.items()}
             config["label2id"] = {label: i for i, label in labels.items()}
+            config["problem_type"] = model.problem
         return Files(_foreign_state(model, family), config, hf_processor.describe(model, family))
+
+
+def _read(found: Found, config: Node, family: Family) -> Source:
+    state = clean_keys(read_state(found))
+    outer = {key.partition(f".{family.prefix}")[0] for key in state if f".{family.prefix}" in key}
+    if len(outer) == 1:  # the whole model is a part of another module
+        prefix = f"{outer.pop()}."
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if not any(key.startswith(family.prefix) for key in state):  # a bare model is its own top level
+        state = {family.prefix + key: value for key, value in state.items()}
+    state = to_ours(family.weights_in(respell(state, family.spellings)), family.rows)
+    task: Task = "bare"
+    if "decoder.head.weight" in state:
+        task = "pretraining"
+    elif "head.weight" in state:
+        task = "classification"
+    node = node_of(config, task, state)
+    node["preprocess"], unsupported = hf_processor.read(found.path, family, node.get("encoder", node))
+    return Source(str(found.path), node, state, unsupported=unsupported)
 
 
 def node_of(config: Node, task: Task, state: State | None = None, num_classes: int | None = None) -> Node:
@@ -97,6 +108,7 @@ def node_of(config: Node, task: Task, state: State | None = None, num_classes: i
         "_target_": path_of(VideoClassifier),
         "encoder": encoder,
         "num_classes": classes,
+        "problem_type": config.get("problem_type"),
         **family.head_node(config),
         "id2label": _labels(config, classes),
     }
@@ -109,16 +121,6 @@ def _labels(config: Node, num_classes: int) -> dict[int, str] | None:
     return labels if named else None
 
 
-def _weights(directory: Path) -> State:
-    for kind, load in (("model.safetensors", load_file), ("pytorch_model.bin", read_torch_file)):
-        if (directory / kind).is_file():
-            return load(directory / kind)
-        if (index := directory / f"{kind}.index.json").is_file():
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            return {key: value for shard in shards for key, value in load(directory / shard).items()}
-    raise ValueError(f"{directory} holds neither model.safetensors nor pytorch_model.bin")
-
-
 def _foreign_state(model: nn.Module, family: Family) -> State:
     """The weights under their names, without the fixed position tables, which transformers computes itself."""
     state: dict[str, Any] = {key: value.float() for key, value in model.state_dict().items()}
@@ -129,6 +131,10 @@ def _foreign_state(model: nn.Module, family: Family) -> State:
         refuse(not own, f"{key} other than VideoMAE's table of this clip size")
     if isinstance(model, Encoder):
         state = {f"encoder.{key}": value for key, value in state.items()}
+    if isinstance(model, VideoClassifier) and model.value_mean is not None and model.value_std is not None:
+        # the units of a regression become a part of its head
+        state["head.weight"] = state["head.weight"] * model.value_std[:, None]
+        state["head.bias"] = state["head.bias"] * model.value_std + model.value_mean
     theirs = family.weights_out(to_theirs(state, family.rows))
     if isinstance(model, Encoder):
         theirs = {key.removeprefix(family.prefix): value for key, value in theirs.items()}

@@ -37,12 +37,17 @@ def to_theirs(state: State, rows: Iterable[Row]) -> State:
 
 
 def respell(state: State, spellings: Iterable[tuple[str, str]]) -> State:
-    """Names rewritten by (regular expression, replacement) pairs, for files that spell one format in two ways."""
-    new = {}
+    """Names rewritten by (regular expression, replacement) pairs, for files that spell one format in two ways. A file
+    may hold a weight under both spellings. Raises ValueError if the two differ.
+    """
+    new: State = {}
     for key, value in state.items():
+        name = key
         for pattern, replacement in spellings:
-            key = re.sub(pattern, replacement, key)
-        new[key] = value
+            name = re.sub(pattern, replacement, name)
+        if name in new and not torch.equal(new[name], value):
+            raise ValueError(f"{key} and {name} are two names of one weight, and their values differ")
+        new[name] = value
     return new
 
 

@@ -7,10 +7,6 @@ must pass the number of heads: a wrong number would load without an error and co
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-
 from tubelet.data.transforms import Preprocess
 from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.encoders.vit import VideoViT
@@ -19,7 +15,8 @@ from tubelet.models.masked import MaskedModel
 from tubelet.nodes import Node, path_of
 from tubelet.targets.pixels import Pixels
 from tubelet.weights.formats.base import Found
-from tubelet.weights.source import Source, State, clean_keys
+from tubelet.weights.source import TASK_PARTS, Source, State
+from tubelet.weights.unwrap import table_of, without_wrappers
 
 HEADS = {384: (6, 3), 768: (12, 6), 1024: (16, 8), 1280: (16, 8), 1408: (16, 8)}
 """Encoder width -> heads of the encoder, heads of the decoder."""
@@ -28,35 +25,28 @@ _KEYS = {"encoder_to_decoder.weight": "decoder.project.weight", "mask_token": "d
 
 
 class Original:
-    """A pretraining file becomes a MaskedModel, a fine-tuned one a VideoClassifier."""
+    """A pretraining file becomes a MaskedModel, a fine-tuned one a VideoClassifier, and an encoder alone an encoder."""
 
     def reads(self, found: Found) -> bool:
         return not found.is_directory
 
     def read(self, found: Found) -> Source:
         name = str(found.path)
-        state = clean_keys(_weights(name, found.contents))
-        pretraining = "encoder.patch_embed.proj.weight" in state
-        if not pretraining:
-            if "patch_embed.proj.weight" not in state:
-                raise ValueError(f"{name} is no VideoMAE checkpoint: it has no 'patch_embed.proj.weight'")
-            heads = ("fc_norm.", "head.")
-            state = {key if key.startswith(heads) else f"encoder.{key}": value for key, value in state.items()}
-        if "encoder.pos_embed" in state:
-            state["encoder.positions"] = state.pop("encoder.pos_embed")
-        if not pretraining:
-            return Source(name, _fine_tuned(name, state), state)
+        return source_of(name, table_of(name, found.contents))
+
+
+def source_of(name: str, weights: State) -> Source:
+    """The model of a table of weights, with all that its tensors show."""
+    state = without_wrappers(name, weights)
+    if not any(key.startswith("encoder.") for key in state):
+        state = {key if key.startswith(TASK_PARTS) else f"encoder.{key}": value for key, value in state.items()}
+    if "encoder.pos_embed" in state:
+        state["encoder.positions"] = state.pop("encoder.pos_embed")
+    if any(key.startswith("decoder.") for key in state):
         return Source(name, _pretraining(state), {_KEYS.get(key, key): value for key, value in state.items()})
-
-
-def _weights(path: str, contents: Any) -> State:
-    if isinstance(contents, dict):
-        for key in ("model", "module"):
-            if isinstance(contents.get(key), dict):
-                return contents[key]
-        if all(isinstance(value, Tensor) for value in contents.values()):
-            return contents
-    raise ValueError(f"{path} holds no weights under 'model' or 'module', and is no bare table of weights")
+    if "head.weight" in state:
+        return Source(name, _fine_tuned(state), state)
+    return Source(name, _encoder(state) | {"preprocess": {"_target_": path_of(Preprocess)}}, state)
 
 
 def _pretraining(state: State) -> Node:
@@ -78,9 +68,7 @@ def _pretraining(state: State) -> Node:
     }
 
 
-def _fine_tuned(name: str, state: State) -> Node:
-    if "head.weight" not in state:
-        raise ValueError(f"{name} is a fine-tuned checkpoint without 'head.weight'")
+def _fine_tuned(state: State) -> Node:
     return {
         "_target_": path_of(VideoClassifier),
         "encoder": _encoder(state),

@@ -1,0 +1,134 @@
+"""Encoder and preprocessing of weights in a run where nobody has chosen others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tubelet import train
+from tubelet.config.compose import compose, compose_with_unchosen
+from tubelet.encoders.timesformer import TimeSformer
+from tubelet.encoders.vit import VideoViT
+from tubelet.models.masked import MaskedModel
+from tubelet.run import main
+from tubelet.weights.adopt import changes, encoder_of, preprocess_of
+from tubelet.weights.load import load_model, read
+from tubelet.weights.save import save_pretrained
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SIZES: dict[str, Any] = {"image_size": 16, "num_frames": 4, "patch_size": 8, "dim": 24, "depth": 1, "num_heads": 3}
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> dict[str, Path]:
+    made = {"vit": MaskedModel(VideoViT(**SIZES)), "timesformer": TimeSformer(**SIZES)}
+    for name, model in made.items():
+        save_pretrained(model, tmp_path / name)
+    return {name: tmp_path / name for name in made}
+
+
+@pytest.fixture
+def arguments(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """A fine-tuning of one step on three classes, without any word about the encoder."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*more: str) -> list[str]:
+        return [
+            "experiment=demo_finetune", "name=try", "data=manifest", f"data.train={videos}", f"data.val={videos}",
+            "data.batch_size=2", "data.num_workers=0", "data.stride=1", "data.repeats=1", "data.prepare=null",
+            "trainer=cpu", "trainer.precision=32-true", "trainer.max_steps=1", "logger=none",
+            "callbacks.progress=null", *more,
+        ]  # fmt: skip
+
+    return make
+
+
+def the_run() -> Path:
+    (run,) = Path("runs/try").iterdir()
+    return run
+
+
+def test_the_encoder_is_that_of_the_weights(
+    arguments: Callable[..., list[str]], weights: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(*arguments(f"weights={weights['vit']}", "encoder.num_frames=8"))
+    printed = capsys.readouterr().out
+    assert "dim 24 (not 128), depth 1 (not 4), num_heads 3 (not 4), position sincos (not sincos_3d)" in printed
+    encoder = load_model(the_run()).encoder
+    assert (encoder.dim, encoder.blocks[0].attn.num_heads, encoder.grid.frames, encoder.grid.height) == (24, 3, 8, 16)
+    assert "dim: 24" in (the_run() / "config.yaml").read_text()
+    # the same command continues its own run: the config is the same again
+    train(*arguments(f"weights={weights['vit']}", "encoder.num_frames=8", f"resume={the_run()}", "trainer.max_steps=2"))
+
+
+def test_another_class_of_encoder_and_its_pixels(arguments: Callable[..., list[str]], weights: dict[str, Path]) -> None:
+    train(*arguments(f"weights={weights['timesformer']}"))
+    model = load_model(the_run())
+    assert isinstance(model.encoder, TimeSformer)
+    assert (model.preprocess.mean, model.preprocess.stride) == ((0.45,) * 3, 1)
+
+
+CHOSEN = [
+    (
+        ["encoder=vit_demo"],
+        r"dim 24, this model has 128; depth 1, this model has 4; num_heads 3, .* leave `encoder=` out",
+    ),
+    (["encoder.num_heads=4"], "num_heads 3, this model has 4"),  # although the experiment says 4, too
+    (["preprocess.mean=[0.1,0.1,0.1]"], r"trained with mean \[0.485, 0.456, 0.406\], this model has \[0.1, 0.1, 0.1\]"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "message"), CHOSEN)
+def test_a_choice_that_contradicts_the_weights_is_one_error(
+    chosen: list[str], message: str, arguments: Callable[..., list[str]], weights: dict[str, Path]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(*arguments(f"weights={weights['vit']}", *chosen))
+    assert not Path("runs").exists()
+
+
+def test_a_config_without_its_command_line_is_taken_as_chosen(
+    arguments: Callable[..., list[str]], weights: dict[str, Path]
+) -> None:
+    with pytest.raises(ValueError, match="dim 24, this model has 128"):
+        main(compose(*arguments(f"weights={weights['vit']}")))
+
+
+def test_what_the_command_line_leaves_open() -> None:
+    _, left = compose_with_unchosen("experiment=finetune_small", "weights=x", "encoder.dim=768", "data.num_classes=2")
+    assert left["encoder"]["depth"] == 12
+    assert "dim" not in left["encoder"]
+    assert left["preprocess"]["short_side"] is None
+    _, left = compose_with_unchosen("experiment=finetune_small", "weights=x", "encoder=vit_large", "preprocess=vivit")
+    assert left == {}
+    assert compose_with_unchosen("experiment=demo_pretrain")[1] == {}  # no weights
+
+
+def test_settings_that_the_experiment_adds_are_kept(weights: dict[str, Path]) -> None:
+    source, file = (
+        read(weights["vit"]),
+        {"_target_": "tubelet.encoders.vit.VideoViT", "image_size": 32, "drop_path": 0.0},
+    )
+    node = encoder_of(source, file | {"drop_path": 0.2, "image_size": 32}, file, [])
+    assert (node["drop_path"], node["image_size"], node["dim"]) == (0.2, 16, 24)
+    node = encoder_of(source, file | {"image_size": 48}, file, [])
+    assert node["image_size"] == 48
+    assert changes(file, node)[0] == "image_size 48 (not 32)"
+    with pytest.raises(ValueError, match=r"encoder.tubelet_size is set, but .* holds a TimeSformer, which has no such"):
+        encoder_of(read(weights["timesformer"]), file | {"tubelet_size": 1}, file, [])
+    pixels = {"_target_": "tubelet.data.transforms.Preprocess", "mean": [0.1] * 3, "stride": 2}
+    assert preprocess_of(source, pixels, pixels, [])["mean"] == [0.485, 0.456, 0.406]
+    assert preprocess_of(source, pixels, pixels, [])["stride"] == 2
+    assert preprocess_of(source, pixels, pixels | {"mean": [0.2] * 3}, [])["mean"] == [0.1] * 3
+
+
+def test_heads_that_the_file_lacks_must_be_said() -> None:
+    file = {"_target_": "tubelet.encoders.vit.VideoViT", "num_heads": 12, "image_size": 48, "num_frames": 16}
+    source = read(GOLDEN / "videomae_pretrain.pth")
+    with pytest.raises(ValueError, match=r"does not contain its number of attention heads: set encoder.num_heads .*36"):
+        encoder_of(source, file, file, [])
+    node = encoder_of(source, file | {"num_heads": 3}, file, [])
+    assert (node["num_heads"], node["dim"], node["image_size"]) == (3, 36, 48)
