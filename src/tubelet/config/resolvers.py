@@ -14,10 +14,13 @@ def problem(*manifests: str | None) -> str:
     """What the labels of the first manifest with any can teach. Manifests that are not written yet, such as the demo's,
     have one class a video.
     """
-    from tubelet.data.manifest import ONE_CLASS, Manifest
+    for path in manifests:
+        if path is not None and Path(path).expanduser().is_file():
+            from tubelet.data.manifest import Manifest
 
-    files = [path for path in manifests if path is not None and Path(path).expanduser().is_file()]
-    return next((found for path in files if (found := Manifest.read(path).problem)), ONE_CLASS)
+            if (found := Manifest.read(path).problem) is not None:
+                return found
+    return "single_label_classification"
 
 
 def classes(given: int | None, *manifests: str | None) -> int:
