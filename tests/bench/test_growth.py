@@ -11,21 +11,31 @@ from tubelet.bench.scale import Cost
 from tubelet.bench.speeds import speed_of, speeds
 
 
-def test_steps_are_measured_beside_their_prediction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(growth, "CURVES", {"frames": (8, 16), "batch": (1, 2)})
-    monkeypatch.setattr(growth, "CENTRE", {"frames": 8, "resolution": 32, "ratio": 0.5, "batch": 1})
+def test_every_point_has_its_prediction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(growth, "_measure", lambda device, encoder, at: (at["frames"] * at["resolution"], 3.0))
     monkeypatch.setattr(growth, "clips_per_s_of_workers", lambda folder, count: 10.0 * count)
     monkeypatch.setattr(growth, "clips_per_s_of_ranks", lambda count: 5.0)
+    monkeypatch.setattr(growth, "cores", lambda: 3)
     found: list[Point] = []
     monkeypatch.setattr(growth, "draw", lambda points, *_: found.extend(points))
-    measure_growth(tmp_path / "scale.png", encoder="vit_tiny")
+    measure_growth(tmp_path / "scale.png")
     steps = {(point.curve, point.x): point for point in found if point.gflop is not None}
-    assert set(steps) == {("frames", 8), ("frames", 16), ("batch", 2)}  # the centre once
-    centre, longer = steps["frames", 8], steps["frames", 16]
-    assert centre.predicted == pytest.approx(centre.measured)
-    assert longer.predicted / centre.predicted == pytest.approx(centre.gflop / longer.gflop)
-    assert longer.gflop > 2 * centre.gflop  # attention grows with the square
-    assert {point.curve for point in found} == {"frames", "batch", "workers", "ranks"}
+    assert len(steps) == 4 * len(growth.CURVES) - 3  # the centre once
+    assert steps["frames", 16].predicted == 3.0
+    assert steps["frames", 64].predicted == 0.75
+    assert steps["resolution", 112].predicted == 6.0
+    predicted = {(point.curve, point.x): point.predicted for point in found if point.gflop is None}
+    assert predicted == {("workers", n): 10.0 * min(n, 3) for n in (1, 2, 3, 4)} | {
+        ("ranks", n): 5.0 * min(n, 3) for n in (1, 2, 3, 4)
+    }
+
+
+@pytest.mark.slow
+def test_a_point_is_measured() -> None:
+    at = {"frames": 16, "resolution": 32, "ratio": 0.5, "batch": 2}
+    gflop, clips_per_s = growth._measure("cpu", "vit_tiny", at)
+    assert clips_per_s > 0
+    assert gflop > 2 * growth._measure("cpu", "vit_tiny", {**at, "frames": 8})[0]  # attention grows with the square
 
 
 def test_the_picture(tmp_path: Path) -> None:
@@ -42,7 +52,11 @@ def test_processes_are_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("out", "device", "error"),
-    [("scale.pdf", "cpu", "must end in .png"), ("nowhere/scale.png", "cpu", "there is no directory nowhere")],
+    [
+        ("scale.pdf", "cpu", "must end in .png"),
+        ("nowhere/scale.png", "cpu", "there is no directory nowhere"),
+        ("scale.png", "tpu", "unknown device 'tpu', expected cpu or cuda"),
+    ],
 )
 def test_what_cannot_be_drawn_is_refused_at_once(out: str, device: str, error: str) -> None:
     with pytest.raises(ValueError, match=error):

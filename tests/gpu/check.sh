@@ -3,8 +3,9 @@
 #
 #     bash tests/gpu/check.sh [OUT] [--device cpu|cuda] [--tiny] [--seconds N] [--only correctness|speed|real]
 #
-# OUT (default: $OUT, else gpu-check): gets check.json, check.md (tables for docs/benchmarks.md), speed.csv, check.log, and
-# check.jsonl, which is written line by line, so that a killed check loses nothing. The status is not 0 if a check failed.
+# OUT (default: $OUT, else gpu-check) gets check.md (tables for docs/benchmarks.md), speeds.csv (lines for
+# src/tubelet/bench/speeds.csv), speed.csv, check.json, check.log, and check.jsonl, which is written line by line, so that
+# a killed check loses nothing. The status is not 0 if a check failed.
 # If there is a folder .whl in the repository's root, its wheels are installed into a temporary directory: what Python
 # ($PYTHON, default python3) lacks there. `--device cpu --tiny` tries the same code out on a machine without a GPU.
 set -euo pipefail

@@ -23,6 +23,7 @@ EXACT, ROUNDED = 1e-4, 2e-2
 
 QUIET = (
     "logger=none", "callbacks.progress=null", "callbacks.knn=null", "callbacks.reconstructions=null",
+    "callbacks.loss_curve=null",
     "data.num_workers=0", "data.prepare=null", "data.train=videos/train.csv", "data.val=null", "data.test=null",
     "trainer.log_every_n_steps=1", "trainer.val_every_n_epochs=100000", "encoder.drop_path=0",
 )  # fmt: skip

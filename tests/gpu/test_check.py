@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from tubelet.bench import speeds
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
@@ -111,6 +113,20 @@ def test_tables() -> None:
     assert "| a | **failed** | 0.5 | 0.0001 | why |" in text
     assert "| m | plain |  | 12 |  |  |  |  |" in text
     assert "| c | 2.5 |  | 2 |  | reached |" in text
+
+
+def test_lines_for_the_table_of_speeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(way: str, clips_s: float) -> dict[str, Any]:
+        return {"model": "pretrain_base", "way": way, "clips_s": clips_s, "gflop": 200.0, "batch": 64}
+
+    timed = [row("transformers", 900.0), row("plain", 500.0), row("plain, compiled", 700.0), row("cross", 1000.0)]
+    about = {"gpu": "NVIDIA H100 80GB HBM3, 85 GB, CUDA 13.0", "processor": "16 cores, x", "torch": "2.11.0"}
+    check.write_speeds(tmp_path / "speeds.csv", timed, about)
+    monkeypatch.setattr(speeds, "FILE", tmp_path / "speeds.csv")
+    assert speeds.speeds() == [
+        speeds.Speed("NVIDIA H100 80GB HBM3", name, "bf16", tflops, f"measured: {way}, 64 clips, torch 2.11.0")
+        for name, tflops, way in (("pretrain_base", 140, "plain, compiled"), ("pretrain_base_cross", 200, "cross"))
+    ]
 
 
 def test_the_guard_is_on_between_the_first_steps_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

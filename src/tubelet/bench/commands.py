@@ -18,9 +18,8 @@ def memory(
     """Measure the memory of a training step of each model and of transformers', each in a process of its own, and
     compute the largest batch that fits a GPU."""
     from tubelet.bench.memory import print_memory
-    from tubelet.bench.subjects import SUBJECTS, check_subjects
+    from tubelet.bench.subjects import SUBJECTS
 
-    check_subjects(model or [])
     print_memory(model or list(SUBJECTS), memory_gb, device)
 
 

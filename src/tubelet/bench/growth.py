@@ -2,8 +2,9 @@
 
 The centre is one clip of 16 x 224 x 224 with tube masking of 0.9. From there one of frames, resolution, mask ratio and
 batch changes. The prediction takes the speed at the centre, in operations per second, for granted everywhere: a point
-above it says that a machine computes this size worse. For workers and ranks (processes on this machine) the prediction
-is that n of them are n times as fast, up to the number of cores.
+above it says that a machine computes this size worse. On a CPU a step runs on one thread, and its processor time is
+measured, so other work on the machine does not count; on a GPU it is the time that passes. For workers and ranks
+(processes of this machine) the prediction is that n of them are n times as fast, up to the number of cores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ import torch
 from tubelet import storage
 from tubelet.bench.processes import clips_per_s_of_ranks, clips_per_s_of_workers
 from tubelet.bench.scale import cost
-from tubelet.bench.subjects import Step, draw_mask, loss_of
+from tubelet.bench.subjects import Step, check_device, draw_mask, loss_of
 from tubelet.config.compose import build_model
 from tubelet.data.worker import cores
 from tubelet.masking import tube
@@ -54,8 +55,7 @@ def measure_growth(out: Path, device: str = "cpu", encoder: str = "vit_small") -
         raise ValueError(f"--out must end in .png, got {out}")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: there is no directory {out.parent}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch sees no GPU here")
+    check_device(device)
     print(f"{'':12}{'':>8}{'GFLOP/clip':>12}{'clips/s':>10}{'predicted':>11}{'ratio':>7}")
     points = []
     for point in [*_steps(device, encoder), *_processes()]:
@@ -65,7 +65,7 @@ def measure_growth(out: Path, device: str = "cpu", encoder: str = "vit_small") -
 
 
 def _steps(device: str, encoder: str) -> Iterator[Point]:
-    """The curves of a training step in bf16 autocast on a GPU, in float32 on a CPU."""
+    """The curves of a training step in bf16 autocast on a GPU, in float32 on a core of a CPU."""
     centre: float | None = None  # operations per second
     for curve, values in CURVES.items():
         for x in sorted(values, key=lambda value: value != CENTRE[curve]):
@@ -92,12 +92,16 @@ def _measure(device: str, encoder: str, at: dict[str, Any]) -> tuple[float, floa
         loss_of(model, clip, draw_mask(model, clips, masking).to(device)),
         torch.bfloat16 if device == "cuda" else torch.float32,
     )
-    seconds = []
-    for turn in range(TURNS + 1):  # the first one makes AdamW's moments, and is dropped
-        begun = perf_counter()
-        step().item()  # waits for the device
-        if turn:
-            seconds.append(perf_counter() - begun)
+    clock, threads, seconds = (perf_counter if device == "cuda" else process_time), torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for turn in range(TURNS + 1):  # the first one makes AdamW's moments, and is dropped
+            begun = clock()
+            step().item()  # waits for the device
+            if turn:
+                seconds.append(clock() - begun)
+    finally:
+        torch.set_num_threads(threads)
     return gflop, clips / median(seconds)
 
 

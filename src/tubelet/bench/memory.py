@@ -7,8 +7,8 @@ peak        most memory of tensors at once in forward and backward, with the cli
             allocator reports for the whole step. On a CPU every tensor is followed from its birth to its death; memory
             within a kernel is not seen
 process     the most that the whole process has held on the CPU, libraries included
-batch       (memory - fixed) / peak per clip; fixed: weights, AdamW's two moments, bf16 copies of the weights, and the
-            gradients there are at the peak, which comes early in the backward pass
+batch       (memory - fixed) / peak per clip; fixed: weights, gradients, AdamW's two moments, bf16 copies of the weights
+            (at the peak, early in the backward pass, few gradients exist: a little more fits in truth)
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from tubelet.bench.subjects import Step, build_subject, inputs_of, loss_of, peer_loss_of, peer_of
+from tubelet.bench.subjects import (
+    Step,
+    build_subject,
+    check_device,
+    check_subjects,
+    inputs_of,
+    loss_of,
+    peer_loss_of,
+    peer_of,
+)
 from tubelet.runtime.lightning_internals import TorchDispatchMode, tree_leaves
 
 WHOSE = ("tubelet", "transformers")
@@ -82,29 +91,34 @@ def _storages(tree: Any) -> list[torch.UntypedStorage]:
 def measure(name: str, whose: str = "tubelet", device: str = "cpu", tiny: bool = False) -> Memory | None:
     """Measure one of tubelet.bench.subjects.SUBJECTS in this process; None if transformers has no such model."""
     model: Any = build_subject(name, tiny=tiny)
-    clips = {size: inputs_of(name, model, size, device) for size in (1, 2)}
-    make: Callable[[Any, Tensor, Any], Callable[[], Tensor]] = loss_of
+    make: Callable[..., Callable[[], Tensor]] = loss_of
+    few, more = (1, 2) if device == "cpu" else (8, 16)  # a GPU's allocator counts gradients, which hide a small batch
+    clips = {size: inputs_of(name, model, size, device) for size in (few, more)}
     if whose == "transformers":
-        model, make = peer_of(model) if not name.endswith("_dual") else None, peer_loss_of
+        model, make = None if name.endswith("_dual") else peer_of(model), peer_loss_of
         if model is None:
             return None
     model.to(device)
     parameters = sum(p.numel() for p in model.parameters())
-    steps = {size: Step(model, make(model, *batch)) for size, batch in clips.items()}
+    step, losses = Step(model, lambda: torch.empty(())), {size: make(model, *batch) for size, batch in clips.items()}
+    clip_bytes = clips[few][0].nbytes // few
     if device == "cuda":
-        one, two = (_allocated(steps[size]) for size in (1, 2))
-        return Memory(parameters, 0, two - one + clips[1][0].nbytes, 2 * one - two, None)
-    steps[2]()
+        low, high = (_allocated(step, losses[size]) for size in (few, more))
+        each = (high - low) // (more - few)
+        return Memory(parameters, 0, each + clip_bytes, low - few * each, None)
+    step.loss = losses[more]
+    step()
     process = _most_resident()
-    saved, peaks = zip(*(_followed(steps[size]) for size in (1, 2)), strict=True)
+    saved, peaks = zip(*(_followed(step, losses[size]) for size in (few, more)), strict=True)
     peak = peaks[1] - peaks[0]
-    # in addition to what forward and backward make: the weights, and two moments
-    fixed = peaks[0] - peak + 12 * parameters
-    return Memory(parameters, saved[1] - saved[0], peak + clips[1][0].nbytes, fixed, process)
+    # in addition to what forward and backward make: weights, gradients and two moments
+    fixed = peaks[0] - peak + 16 * parameters
+    return Memory(parameters, saved[1] - saved[0], peak + clip_bytes, fixed, process)
 
 
-def _allocated(step: Step) -> int:
+def _allocated(step: Step, loss: Callable[[], Tensor]) -> int:
     """The most that the GPU's allocator has held during a step, everything included."""
+    step.loss = loss
     step()  # makes the moments
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -113,10 +127,15 @@ def _allocated(step: Step) -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def _followed(step: Step) -> tuple[int, int]:
-    """Bytes that are saved for the backward pass, and the peak of what forward and backward make."""
+def _followed(step: Step, loss: Callable[[], Tensor]) -> tuple[int, int]:
+    """Bytes that are saved for the backward pass, and the peak of what forward and backward make, gradients of weights
+    apart: each is dropped at once. With few clips they would hide what a clip needs.
+    """
+    step.loss = loss
     step.optimizer.zero_grad(set_to_none=True)
-    weights = {p.untyped_storage() for group in step.optimizer.param_groups for p in group["params"]}
+    parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
+    weights = {p.untyped_storage() for p in parameters}
+    hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in parameters]
     saved: dict[Any, int] = {}
 
     def weigh(tensor: Tensor) -> Tensor:
@@ -127,11 +146,17 @@ def _followed(step: Step) -> tuple[int, int]:
 
     with Living() as living:
         with saved_tensors_hooks(weigh, lambda tensor: tensor):
-            loss = step.forward()
+            result = step.forward()
         total = sum(saved.values())
         saved.clear()  # it has kept them alive
-        loss.backward()
+        result.backward()
+    for hook in hooks:
+        hook.remove()
     return total, living.peak
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def _most_resident() -> int | None:
@@ -155,7 +180,11 @@ def apart(name: str, whose: str, device: str, tiny: bool = False) -> Memory | st
 
 
 def print_memory(names: list[str], memory_gb: float = 80.0, device: str = "cpu", tiny: bool = False) -> None:
-    """Measure the models and print a line for each as soon as it is measured."""
+    """Measure the models and print a line for each as soon as it is measured. Raises ValueError for a model or device
+    that does not exist.
+    """
+    check_subjects(names)
+    check_device(device)
     print(f"a training step in bf16 on {device}; saved and peak in MB per clip; the largest batch in {memory_gb:g} GB")
     print(
         f"{'model':22}{'of':13}{'M weights':>10}{'fixed GB':>10}{'saved':>8}{'peak':>8}{'process GB':>12}{'batch':>8}"

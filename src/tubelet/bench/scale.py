@@ -7,7 +7,7 @@ milliseconds to load a video) are inputs: the speed comes from the measured tabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -86,16 +86,20 @@ def pretraining(size: str) -> tuple[MaskedModel, int]:
         return build_model(experiment), compose(experiment).data.batch_size
 
 
-def cost(model: VideoModel, masking: MaskGenerator | None = None, clips: int = 2) -> Cost:
-    """The cost per clip, counted on one training step of `clips` clips. The model itself is not changed, and may be on
-    the device "meta". A masked model: the default masking is tube with ratio 0.9.
+def cost(model: VideoModel, masking: MaskGenerator | None = None) -> Cost:
+    """The cost per clip, counted on training steps of one and of two clips: the difference of what they save is what a
+    clip adds, without the bf16 copies of the weights. The model itself is not changed, and may be on the device "meta".
+    A masked model: the default masking is tube with ratio 0.9.
     """
+    one, two = (_cost_of(model, masking or partial(tube, ratio=0.9), clips) for clips in (1, 2))
+    return replace(two, activations=2 * two.activations - one.activations)
+
+
+def _cost_of(model: VideoModel, masking: MaskGenerator, clips: int) -> Cost:
     grid = model.grid
     shape = (clips, model.encoder.in_channels, grid.frames, grid.height, grid.width)
-    if isinstance(model, MaskedModel):
-        answer: Any = draw_mask(model, clips, masking or partial(tube, ratio=0.9))
-    else:
-        answer = torch.zeros(clips, dtype=torch.int64)
+    masked = isinstance(model, MaskedModel)
+    answer: Any = draw_mask(model, clips, masking) if masked else torch.zeros(clips, dtype=torch.int64)
     return cost_of(StepLoss(model), lambda: (torch.empty(shape), answer), clips)
 
 

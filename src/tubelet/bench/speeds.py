@@ -1,6 +1,6 @@
 """How fast machines train: the table speeds.csv beside this file, one line per hardware, model and precision.
 
-A line of a GPU comes from the speed.csv that `bash tests/gpu/check.sh` writes. `clips_s` and `tflops` are those of
+The lines of a GPU come from `bash tests/gpu/check.sh`, which writes them. `clips_s` and `tflops` are those of
 one device, for a whole training step; tflops = clips_s x counted operations of a clip.
 """
 

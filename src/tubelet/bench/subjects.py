@@ -47,6 +47,14 @@ def check_subjects(names: list[str]) -> None:
             raise ValueError(f"unknown model '{name}', expected one of {', '.join(SUBJECTS)}")
 
 
+def check_device(device: str) -> None:
+    """Raises ValueError for a device that does not exist here."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device '{device}', expected cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU here")
+
+
 def build_subject(name: str, *overrides: str, tiny: bool = False) -> VideoModel:
     """One of `SUBJECTS` with seed 0, on the CPU, as it is in training."""
     check_subjects([name])

@@ -24,8 +24,8 @@ from tubelet.runtime.lightning_internals import cpu_attention_counts, tensors_wi
 @dataclass(frozen=True)
 class Cost:
     """The cost of one training clip: floating-point operations of forward and backward (a multiplication and an
-    addition are two), and the bytes of activations saved between them under bf16 autocast. `parameters` counts those
-    of the model, also the frozen ones.
+    addition are two), and the bytes saved between them under bf16 autocast: activations, and the bf16 copies of the
+    weights, which do not depend on the number of clips. `parameters` counts those of the model, also the frozen ones.
     """
 
     parameters: int
