@@ -37,7 +37,7 @@ class Features(Target):
     Args:
         teacher: None: the moving average of the encoder. Else a source of weights, or a list of them: whatever
             `load_encoder` reads, or `timm:NAME`. The run replaces each by its description (tubelet.weights.teachers).
-        momentum: of the moving average, after the first step and after the last; linear between them.
+        momentum: of the moving average, after the first step and after the last; linear between them. V-JEPA's.
         normalise: each feature vector to mean 0 and deviation 1.
         final_norm: whether the teachers' last norm is used.
         distance: "l1", "smooth_l1" or "mse", the mean over all features of a teacher.
@@ -53,7 +53,7 @@ class Features(Target):
         encoder: Encoder,
         preprocess: Preprocess,
         teacher: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | None = None,
-        momentum: Sequence[float] = (0.998, 1.0),
+        momentum: Sequence[float] = (0.998, 0.9996),
         normalise: bool = True,
         final_norm: bool = True,
         distance: Literal["l1", "smooth_l1", "mse"] = "l1",
