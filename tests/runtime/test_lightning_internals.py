@@ -39,6 +39,8 @@ OWNERS: dict[str, Find] = {  # private name -> what must have it
     "batch_progress": lambda trainer: trainer.fit_loop.epoch_loop,
     "_scaled_dot_product_flash_attention_for_cpu": lambda _: torch.ops.aten,
     "_scaled_dot_product_flash_attention_for_cpu_backward": lambda _: torch.ops.aten,
+    "_python_dispatch": lambda _: importlib.import_module("torch.utils"),
+    "TorchDispatchMode": lambda _: importlib.import_module("torch.utils._python_dispatch"),
     "FakeTensorMode": lambda _: importlib.import_module("torch._subclasses.fake_tensor"),
 }
 USES: dict[str, Find] = {  # name -> the code of Lightning that uses it: a name that nobody reads is as good as gone
