@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula, sdpa_backward_flop_count
 
 _SCORES = 2**21  # that are computed at once: 4 MiB for each of the three matrices in use, or one head if it has more
-_PAD = 8  # columns that carry the three parts of a float32, rounded up to what the matrix units like
+_PAD = 8  # further columns of a product, of which one is used: the matrix units want an even number of them
 
 
 class BFloat16Attention(torch.autograd.Function):
@@ -48,11 +48,11 @@ def attention_backward(
 
     dv = p' grad,   ds = p * (grad v' - sum(grad * out)),   dq = scale * ds k,   dk = scale * ds' q
     """
-    dots = (grad.float() * out.float()).sum(-1, keepdim=True).flatten(0, 1)  # [B*heads,M,1]
+    dots = (grad * out).sum(-1, keepdim=True).flatten(0, 1)  # [B*heads,M,1]
     scaled, k, v, grad = ((q * scale).flatten(0, 1), *(each.flatten(0, 1) for each in (k, v, grad)))  # [B*heads,*,d]
-    # the product itself subtracts `dots`, as further columns times -1: one pass over the scores less
-    left = torch.cat([grad, _parts(dots)], dim=-1)
-    right = torch.cat([v, v.new_full((*v.shape[:-1], _PAD), -1.0)], dim=-1)
+    # the product itself subtracts `dots`, as one more column times -1: one pass over the scores less
+    left = torch.cat([grad, F.pad(dots, (0, _PAD - 1))], dim=-1)
+    right = F.pad(v, (0, _PAD), value=-1.0)
     dq, dk, dv = torch.empty_like(scaled), torch.empty_like(k), torch.empty_like(v)
     step = max(1, _SCORES // (scaled.shape[1] * k.shape[1]))
     for first in range(0, len(k), step):
@@ -74,12 +74,3 @@ def _shapes(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, scale: f
 @register_flop_formula(torch.ops.tubelet.attention_backward)
 def _operations(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return sdpa_backward_flop_count(grad, q, k, v)
-
-
-def _parts(value: Tensor) -> Tensor:
-    """float32 [...,1] -> bfloat16 [...,_PAD], whose sum is the value: bfloat16 keeps 8 of its 24 bits."""
-    parts = []
-    for _ in range(3):
-        parts.append(value.bfloat16())
-        value = value - parts[-1]
-    return F.pad(torch.cat(parts, dim=-1), (0, _PAD - len(parts)))
