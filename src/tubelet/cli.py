@@ -217,25 +217,28 @@ app.add_typer(bench, name="bench")
 def bench_step(
     system: Annotated[
         list[str] | None,
-        typer.Option(help="system to measure: videomae-pretraining, videomae, vivit or timesformer; default: all"),
+        typer.Option(
+            help="system to measure: videomae-pretraining (-dual, -cross), videomae, vivit or timesformer; default: all"
+        ),
     ] = None,
-    size: Annotated[str, typer.Option(help="size of the model: tiny, small or base")] = "tiny",
+    size: Annotated[str, typer.Option(help="size of the model: tiny, small, base or large")] = "tiny",
     batch: Annotated[int, typer.Option(help="number of clips per step", min=1)] = 2,
-    image_size: Annotated[int, typer.Option(help="frame size in pixels, a multiple of 16")] = 112,
+    image_size: Annotated[int, typer.Option(help="frame size in pixels, a multiple of 32")] = 128,
     steps: Annotated[int, typer.Option(help="number of measured steps, of which the median is printed", min=1)] = 7,
     device: Annotated[str, typer.Option(help="device to run on: cpu or cuda")] = "cpu",
     bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16 (autocast)")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="time compiled models, too")] = False,
 ) -> None:
-    """Time forward and backward of each system, and of the same model of transformers in the same run."""
+    """Time a full training step of each system, its matrix products and attention alone (the ceiling), and the step of
+    the same model of transformers in the same run."""
     import torch
 
-    from tubelet.bench.step import SYSTEMS, bench
+    from tubelet.bench.contenders import SYSTEMS
+    from tubelet.bench.step import bench, print_timings
 
-    print(f"{'milliseconds per step':22}{'tubelet':>10}{'transformers':>14}{'ratio':>8}")
-    for name in system or SYSTEMS:
-        timing = bench(name, size, batch, image_size, steps, device, torch.bfloat16 if bf16 else torch.float32)
-        theirs = "" if timing.theirs is None else f"{timing.theirs:14.1f}{timing.ours / timing.theirs:8.2f}"
-        print(f"{name:22}{timing.ours:10.1f}{theirs}")
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    names = system or SYSTEMS
+    print_timings([bench(name, size, batch, image_size, steps, device, dtype, compiled) for name in names])
 
 
 @bench.command("data")

@@ -28,8 +28,8 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from tubelet.clip import ClipGrid
-from tubelet.data.dataset import TrainingVideos, collate
-from tubelet.data.device_crops import UncroppedVideos, collate_frames
+from tubelet.data.dataset import Batch, TrainingVideos, collate
+from tubelet.data.device_crops import FramesBatch, UncroppedVideos, collate_frames
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import key
 from tubelet.data.reader import available_readers
