@@ -134,7 +134,8 @@ def theirs(system: str, config: Node, clip: Tensor, compiled: bool = False) -> C
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     run = torch.compile(model) if compiled else model
     if pretraining:
-        grid = ClipGrid(*clip.shape[2:], 2, 16)
+        frames, height, width = clip.shape[2:]
+        grid = ClipGrid(frames, height, width, tubelet=2, patch=16)
         hidden = _hidden(grid, len(clip), tube).to(clip.device)
         return Contender(model, lambda: run(pixels, bool_masked_pos=hidden).loss, optimizer)
     label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
