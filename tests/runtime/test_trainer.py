@@ -225,7 +225,8 @@ def test_sharded_ranks_evaluate_different_numbers_of_batches(tiny: Config, video
 @pytest.mark.timeout(1800)
 def test_a_compiled_run(tiny: Config) -> None:
     """Alone, under DDP, and sharded with activation checkpointing: the same losses, and checkpoints like any other."""
-    few = ["trainer.max_steps=4", "data.batch_size=4"]
+    # in float64, because on the CPU compiling stays off in float32
+    few = ["trainer.max_steps=4", "data.batch_size=4", "trainer.precision=64-true"]
     run.main(tiny(*few, "name=plain"))
     one = tiny(*few, "trainer.compile=true", "name=one", "callbacks.checkpoints.keep_every_n_steps=2")
     run.main(one)
@@ -238,6 +239,11 @@ def test_a_compiled_run(tiny: Config) -> None:
     saved = newest("one") / "checkpoints" / "step=2.ckpt"
     run.main(tiny(*few, "name=one", f"resume='{saved}'"))  # goes on without
     assert curve("one") == pytest.approx(curve("plain"), rel=1e-4)
+
+
+def test_compiling_stays_off_where_it_was_measured_to_be_slower(tiny: Config, caplog: pytest.LogCaptureFixture) -> None:
+    run.main(tiny("trainer.max_steps=1", "trainer.compile=true"))
+    assert "trainer.compile stays off: on the CPU in float32" in caplog.text
 
 
 @pytest.mark.slow

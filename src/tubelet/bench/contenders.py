@@ -28,8 +28,12 @@ PRETRAINING = "videomae-pretraining"
 SYSTEMS = (PRETRAINING, f"{PRETRAINING}-dual", f"{PRETRAINING}-cross", "videomae", "vivit", "timesformer")
 """transformers knows neither dual masking nor the cross decoder: these two are compared with its plain pretraining."""
 
-_DECODER = "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"
-_DECODER += ("decoder_intermediate_size",)
+_DECODER = (
+    "decoder_hidden_size",
+    "decoder_num_hidden_layers",
+    "decoder_num_attention_heads",
+    "decoder_intermediate_size",
+)
 
 
 def _sizes(dim: int, depth: int, decoder: int, decoder_depth: int) -> Node:
@@ -130,7 +134,8 @@ def theirs(system: str, config: Node, clip: Tensor, compiled: bool = False) -> C
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     run = torch.compile(model) if compiled else model
     if pretraining:
-        grid = ClipGrid(*clip.shape[2:], tubelet=2, patch=16)
+        frames, height, width = clip.shape[2:]
+        grid = ClipGrid(frames, height, width, tubelet=2, patch=16)
         hidden = _hidden(grid, len(clip), tube).to(clip.device)
         return Contender(model, lambda: run(pixels, bool_masked_pos=hidden).loss, optimizer)
     label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
