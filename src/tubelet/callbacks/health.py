@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -60,7 +61,7 @@ class FeatureHealth(L.Callback):
         if len(features) < 2:
             return
         found = health(features)
-        for name, value in found._asdict().items():
+        for name, value in asdict(found).items():
             method.log(f"val/{name}", value, sync_dist=False, rank_zero_only=False)
         if found.feature_std < self.bound and trainer.is_global_zero:
             log.warning(

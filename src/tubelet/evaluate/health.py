@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 EPS = 1e-7
 
 
-class Health(NamedTuple):
+@dataclass(frozen=True)
+class Health:
     """feature_std  deviation of features of length 1, times sqrt(D): 1 if they point everywhere, 0 if they are alike
     mean_cosine  mean cosine between two clips, in [-1, 1]; near 1 they are alike
     rankme       effective rank of the features, from 1 to min(n, D): the exponential of the entropy of their singular
