@@ -39,6 +39,9 @@ class Pixels(Target):
         # What `denormalise` adds cancels in the difference, and what it multiplies by in the ratio. So it is left out,
         # and only EPS has to know the factor.
         x = self._hidden(clip, mask)  # [B,M,C,p]
+        x -= x[
+            ..., :1
+        ].clone()  # so that a flat patch (a black bar) is exactly 0: the mean's rounding would be scaled up
         x -= x.mean(3, keepdim=True)
         deviation = torch.linalg.vector_norm(x, dim=3, keepdim=True) / (x.shape[3] - 1) ** 0.5  # unbiased
         x /= deviation + EPS / self.preprocess.contrast(x, channel_dim=2)
