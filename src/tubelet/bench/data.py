@@ -29,7 +29,7 @@ from rich.table import Column, Table
 
 from tubelet.clip import ClipGrid
 from tubelet.data.dataset import TrainingVideos, collate
-from tubelet.data.device_crops import UncroppedVideos, collate_frames
+from tubelet.data.device_crops import FramesBatch, UncroppedVideos, collate_frames
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import key
 from tubelet.data.reader import available_readers
@@ -101,7 +101,7 @@ def _measure(name: str, files: Files, reader: str, crops: Crops, clips: int, rou
     common: dict[str, Any] = {"seed": 0, "flip": True, "masking": partial(tube, ratio=0.9), "reader": reader}
     kind, join = (TrainingVideos, collate) if crops == "loader" else (UncroppedVideos, collate_frames)
     once, often = (kind(manifest, GRID, Sampling(stride=files.stride), repeats=r, **common) for r in (1, repeats))
-    size, batch = (GRID.height, GRID.width), None
+    size, batch = (GRID.height, GRID.width), None  # `batch`: the last one, for the device
 
     def decode(epoch: int, index: int) -> None:
         once.decode(manifest.record(index), epoch, index)
@@ -114,7 +114,7 @@ def _measure(name: str, files: Files, reader: str, crops: Crops, clips: int, rou
         batch = join([often[epoch, index]])  # type: ignore[list-item]
 
     def on_device(epoch: int, index: int) -> None:
-        if hasattr(batch, "crop"):
+        if isinstance(batch, FramesBatch):
             batch.crop(size)
 
     stages: list[Callable[[int, int], None]] = [decode, whole, repeated, on_device]
