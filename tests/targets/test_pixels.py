@@ -9,7 +9,7 @@ from tubelet.targets.pixels import Pixels
 
 
 def test_a_flat_patch_is_exactly_zero_and_the_others_equal_the_formula() -> None:
-    """Of a black bar the rounding of a mean would remain, divided by the EPS: numbers as large as those of a picture."""
+    """Of a black bar the rounding of a mean would remain, divided by EPS: no longer small."""
     encoder = VideoViT(image_size=16, num_frames=4, patch_size=8, dim=24, depth=1, num_heads=2)
     preprocess = Preprocess()
     pixels = torch.randint(0, 256, (2, 3, 4, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
