@@ -22,7 +22,8 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"callbacks"},
     {"report"},
     {"config"},
-    {"run", "bench"},
+    {"run"},
+    {"bench"},
     {"launch"},
     {"cli"},
 ]

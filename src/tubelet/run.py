@@ -31,6 +31,7 @@ from tubelet.loggers.metrics_csv import MetricsCSV
 from tubelet.masking import Mask, MaskGenerator
 from tubelet.methods.base import Method, Plan, method_of
 from tubelet.models.base import VideoModel
+from tubelet.models.masked import MaskedModel
 from tubelet.nodes import OWN, Node, packages_of, target_of
 from tubelet.nodes import build as build_node
 from tubelet.optim.adamw import AdamW
@@ -41,13 +42,16 @@ from tubelet.runtime.ranks import Ranks, join
 from tubelet.runtime.requeue import Interrupted, end_process
 from tubelet.runtime.run_directory import RunDirectory
 from tubelet.storage import write_text
-from tubelet.weights import adopt
-from tubelet.weights.load import TIMM, read, start_from
+from tubelet.weights import adopt, teachers
+from tubelet.weights.load import read, start_from
+from tubelet.weights.timm_vit import TIMM
 
 console = Console()
 # Lightning's warnings do not apply here: our sampler does resume in the middle of an epoch (tubelet/data/sampler.py)
+# and the teachers of a target are to stay in eval mode
 _IRRELEVANT_WARNINGS = (
     "not resumable|No positive samples found|does not have many workers|treespec|LeafSpec|overrides the configure_model"
+    "|in eval mode at the start"
 )
 warnings.filterwarnings("ignore", message=f".*({_IRRELEVANT_WARNINGS}).*")
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -119,11 +123,16 @@ def _run(cfg: DictConfig) -> dict[str, float]:
         run.unlock()
         if "LOCAL_RANK" not in os.environ:
             os.environ.pop(CHOSEN, None)
-        _close_wandb()
+        close_wandb()
 
 
 def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
-    """The model of a run, initialised from `weights`, and its masking. Raises ValueError if they do not match."""
+    """The model of a run, initialised from `weights`, and its masking. Raises ValueError if they do not match.
+
+    A description replaces each teacher that the config names: a checkpoint keeps it with the model.
+    """
+    trust = packages_of(config)
+    config["model"] = teachers.describe(config["model"], trust)
     # a key of its own, so that the initial weights do not depend on what else is drawn from the seed
     torch.manual_seed(key(config["seed"], "weights"))
     model: VideoModel = build_node(config["model"], where="model")
@@ -131,10 +140,14 @@ def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
     if target_of(config["method"]["_target_"]).masked:
         masking = build_node(config["masking"], where="masking")
         model.check_masking(masking)
+    taken: tuple[str, ...] = ()
     if config["weights"] is not None:
         # only training may start parts of the model from random values: an evaluation needs all weights from the file
-        new_task, trust = config["stage"] == "fit", packages_of(config)
-        start_from(model, config["weights"], new_task, node=config["model"], trust=trust)
+        new_task = config["stage"] == "fit"
+        taken = start_from(model, config["weights"], new_task, node=config["model"], trust=trust).taken
+    if isinstance(model, MaskedModel) and not any(name.startswith("target.") for name in taken):
+        model.target.start(model.encoder)
+    teachers.load_teachers(model, trust)
     return model, masking
 
 
@@ -310,7 +323,7 @@ def _table(title: str, rows: dict[str, str]) -> Table:
     return table
 
 
-def _close_wandb() -> None:
+def close_wandb() -> None:
     """End the W&B run, so that the next job of a sweep starts its own."""
     wandb = sys.modules.get("wandb")  # imported by its logger, in a run that logs to it
     if wandb is not None and wandb.run is not None:

@@ -3,10 +3,11 @@
 decode     decode the frames of a clip at the size of the file: the lower limit
 whole      all that training does: decode, multi-scale crop, resize, flip, mask, collate
 repeated   the same with R clips per decoded video
+device     what is left to the device with `data.crops=device`, measured on the CPU; the loader then only decodes
 
-Everything runs in this process on one thread. The three stages alternate over the same clips. The first round is a
-warm-up and is dropped; the result is the median of the other rounds. We measure processor time, so other work on the
-machine and waiting for disks do not count. Normalising runs on the device and is not included.
+Everything runs in this process on one thread. The stages alternate over the same clips. The first round is a warm-up
+and is dropped; the result is the median of the other rounds. We measure processor time, so other work on the machine
+and waiting for disks do not count. Normalising runs on the device and is not included.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -26,7 +28,8 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from tubelet.clip import ClipGrid
-from tubelet.data.dataset import TrainingVideos, collate
+from tubelet.data.dataset import Batch, TrainingVideos, collate
+from tubelet.data.device_crops import FramesBatch, UncroppedVideos, collate_frames
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import key
 from tubelet.data.reader import available_readers
@@ -38,6 +41,17 @@ from tubelet.videos.transcode import transcode
 
 GRID = ClipGrid(frames=16, height=224, width=224, tubelet=2, patch=16)
 STRIDE = 4
+FPS = 30.0  # of the rendered videos
+
+Crops = Literal["loader", "device"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """A manifest, and the distance of a clip's frames in its files."""
+
+    manifest: Path
+    stride: int = STRIDE
 
 
 @dataclass(frozen=True)
@@ -46,27 +60,31 @@ class Timing:
 
     files: str
     reader: str
+    crops: Crops
     decode: float
     whole: float
     repeated: float
+    device: float
     whole_to_decode: float
     repeated_to_whole: float
 
 
 def bench(
-    manifests: Mapping[str, Path], readers: list[str] | None = None, clips: int = 8, rounds: int = 7, repeats: int = 4
+    files: Mapping[str, Files], readers: list[str] | None = None, clips: int = 8, rounds: int = 7, repeats: int = 4
 ) -> list[Timing]:
-    """Time every reader on every manifest (name -> file): 16 x 4 clips at 224 pixels, `clips` of them per round, each
-    from another video where there are enough. Columns that `verify` has added are ignored, above all the reader.
+    """Time every reader on all files, with crops in the loader and on the device: clips of 16 frames at 224 pixels,
+    `clips` of them per round, each from another video where there are enough. Columns that `verify` has added are
+    ignored, above all the reader.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one thread and kept memory, as in a worker of the loader
     keep_memory()
+    places: list[Crops] = ["loader", "device"]
     try:
-        pairs = [(name, reader) for name in manifests for reader in readers or available_readers()]
+        cases = [(n, reader, crops) for n in files for reader in readers or available_readers() for crops in places]
         return [
-            _measure(name, _evenly_spread(Manifest.read(manifests[name]), clips), reader, clips, rounds, repeats)
-            for name, reader in track(pairs, description="measuring")
+            _measure(name, files[name], reader, crops, clips, rounds, repeats)
+            for name, reader, crops in track(cases, description="measuring")
         ]
     finally:
         torch.set_num_threads(threads)
@@ -78,21 +96,30 @@ def _evenly_spread(manifest: Manifest, count: int) -> Manifest:
     return Manifest.from_columns(manifest.root, {"path": [manifest.record(i).path for i in chosen]})
 
 
-def _measure(name: str, manifest: Manifest, reader: str, clips: int, rounds: int, repeats: int) -> Timing:
-    common = {"seed": 0, "flip": True, "masking": partial(tube, ratio=0.9), "reader": reader}
-    once, often = (TrainingVideos(manifest, GRID, Sampling(stride=STRIDE), repeats=r, **common) for r in (1, repeats))  # type: ignore[arg-type]
+def _measure(name: str, files: Files, reader: str, crops: Crops, clips: int, rounds: int, repeats: int) -> Timing:
+    manifest = _evenly_spread(Manifest.read(files.manifest), clips)
+    common: dict[str, Any] = {"seed": 0, "flip": True, "masking": partial(tube, ratio=0.9), "reader": reader}
+    kind, join = (TrainingVideos, collate) if crops == "loader" else (UncroppedVideos, collate_frames)
+    once, often = (kind(manifest, GRID, Sampling(stride=files.stride), repeats=r, **common) for r in (1, repeats))
+    size = (GRID.height, GRID.width)
+    batch: Batch | FramesBatch | None = None
 
     def decode(epoch: int, index: int) -> None:
         once.decode(manifest.record(index), epoch, index)
 
     def whole(epoch: int, index: int) -> None:
-        collate([once[epoch, index]])
+        join([once[epoch, index]])  # type: ignore[list-item]
 
     def repeated(epoch: int, index: int) -> None:
-        collate([often[epoch, index]])
+        nonlocal batch
+        batch = join([often[epoch, index]])  # type: ignore[list-item]
 
-    stages: list[Callable[[int, int], None]] = [decode, whole, repeated]
-    spent = torch.zeros(rounds + 1, 3, dtype=torch.float64)  # milliseconds
+    def on_device(epoch: int, index: int) -> None:
+        if isinstance(batch, FramesBatch):
+            batch.crop(size)
+
+    stages: list[Callable[[int, int], None]] = [decode, whole, repeated, on_device]
+    spent = torch.zeros(rounds + 1, len(stages), dtype=torch.float64)  # milliseconds
     for number in range(rounds + 1):
         for clip in range(clips):
             # another epoch each time, so that crops and masks are drawn again; all stages get the same clip
@@ -102,30 +129,31 @@ def _measure(name: str, manifest: Manifest, reader: str, clips: int, rounds: int
                 run(*slot)
                 spent[number, stage] += 1000 * (process_time() - begun)
     per_clip = spent[1:].T / clips  # [stage, round]
-    per_clip[2] /= repeats
-    decoding, piped, repeating = per_clip
+    per_clip[2:] /= repeats
+    decoding, piped, repeating, _ = per_clip
     columns = (*per_clip, piped / decoding, repeating / piped)
-    return Timing(name, reader, *(median(column.tolist()) for column in columns))
+    return Timing(name, reader, crops, *(median(column.tolist()) for column in columns))
 
 
 def print_timings(timings: list[Timing], repeats: int) -> None:
-    numbers = ("decode", "whole", "/ decode", f"R={repeats}", "/ whole", "clips/s", f"R={repeats}")
+    numbers = ("decode", "whole", "/ decode", f"R={repeats}", "/ whole", "clips/s", f"R={repeats}", "device")
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("files", "reader")),
+        *(Column(name, no_wrap=True) for name in ("files", "reader", "crops")),
         *(Column(name, no_wrap=True, justify="right") for name in numbers),
         box=None, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for t in timings:
         table.add_row(
-            t.files, t.reader, f"{t.decode:.1f}", f"{t.whole:.1f}", f"{t.whole_to_decode:.2f}",
+            t.files, t.reader, t.crops, f"{t.decode:.1f}", f"{t.whole:.1f}", f"{t.whole_to_decode:.2f}",
             f"{t.repeated:.1f}", f"{t.repeated_to_whole:.2f}", f"{1000 / t.whole:.0f}", f"{1000 / t.repeated:.0f}",
+            f"{t.device:.1f}" if t.crops == "device" else "",
         )  # fmt: skip
-    Console().print("16 x 4 clips at 224 pixels; milliseconds of one core per clip", table)
+    Console().print("clips of 16 frames at 224 pixels; milliseconds of one core per clip", table)
 
 
-def render(directory: Path, videos: int = 2, frames: int = 240) -> dict[str, Path]:
-    """Render two sets of the same videos, H.264 at 30 frames per second: encoded as by a camera or a web site, and
-    re-encoded for training by `tubelet transcode`. Returns name -> manifest.
+def render(directory: Path, videos: int = 2, frames: int = 240) -> dict[str, Files]:
+    """Render three sets of the same videos, H.264: as a camera or a web site encodes them, at 30 frames per second; and
+    re-encoded for training by `tubelet transcode`, with all frames, and only with those that clips of stride 4 take.
     """
     original = directory / "original"
     original.mkdir(parents=True)
@@ -134,7 +162,12 @@ def render(directory: Path, videos: int = 2, frames: int = 240) -> dict[str, Pat
         _render(path, i, frames)
     Manifest.from_columns(original, {"path": [path.name for path in paths]}).write(original / "videos.csv")
     transcode(original / "videos.csv", directory / "256", Settings(short_side=256, gop=16))
-    return {"480 px, GOP 250": original / "videos.csv", "256 px, GOP 16": directory / "256" / "videos.csv"}
+    transcode(original / "videos.csv", directory / "thinned", Settings(short_side=256, gop=8, fps=FPS / STRIDE))
+    return {
+        "480 px, GOP 250": Files(original / "videos.csv"),
+        "256 px, GOP 16": Files(directory / "256" / "videos.csv"),
+        f"256 px, GOP 8, {FPS / STRIDE:g} fps": Files(directory / "thinned" / "videos.csv", stride=1),
+    }
 
 
 def _render(path: Path, number: int, frames: int, height: int = 480, width: int = 640) -> None:
@@ -143,7 +176,7 @@ def _render(path: Path, number: int, frames: int, height: int = 480, width: int 
     plane, other = (_texture(random, height * 2, width * 2) for _ in range(2))
     y, x = np.mgrid[:height, :width]
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"crf": "21", "preset": "veryfast", "g": "250"})
+        stream = container.add_stream("libx264", rate=int(FPS), options={"crf": "21", "preset": "veryfast", "g": "250"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for n in range(frames):
             t = n / 240

@@ -1,45 +1,51 @@
-"""The time of one training step (forward and backward) of our models and of transformers, in the same run.
+"""The time of one full training step of our models, beside its ceiling and beside transformers, in the same run.
 
-Both have the same sizes and inputs. Their steps alternate, after a warm-up that is not counted. The host waits for the
-device before and after each step. The median is reported. If transformers is not installed, only ours are measured.
+The contenders alternate, after a warm-up that is not counted, and the ceiling is timed between them. So other work on
+the machine slows all of them alike. The host waits for the device before and after each step. Medians are reported.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from tubelet.clip import ClipGrid
-from tubelet.masking import Mask, tube
-from tubelet.models.classifier import VideoClassifier
-from tubelet.models.masked import MaskedModel
-from tubelet.nodes import Node, build
-from tubelet.weights.formats.huggingface import node_of
+from tubelet.bench.ceiling import Ceiling, wait
+from tubelet.bench.contenders import Contender, a_clip, config_of, ours, theirs
 
-SYSTEMS = ("videomae-pretraining", "videomae", "vivit", "timesformer")
-SIZES: dict[str, Node] = {
-    "tiny": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 768},
-    "small": {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "intermediate_size": 1536},
-    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
-}
-_FRAMES = {"videomae-pretraining": 16, "videomae": 16, "vivit": 32, "timesformer": 8}
 _WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one step; `theirs` is None without transformers."""
+    """Milliseconds. ours, compiled: a full step; products, attention: those of our step (not compiled), each timed
+    alone; theirs, theirs_compiled: a full step of transformers. None: not measured.
+    """
 
     system: str
     ours: float
-    theirs: float | None
+    products: float
+    attention: float
+    compiled: float | None = None
+    theirs: float | None = None
+    theirs_compiled: float | None = None
+
+    @property
+    def ceiling(self) -> float:
+        return self.products + self.attention
+
+    @property
+    def share(self) -> float:
+        """Of a step that is spent in matrix products and attention, in (0, 1]."""
+        return self.ceiling / self.ours
+
+    @property
+    def speed_up(self) -> float | None:
+        """The time of transformers, not compiled, as a multiple of ours."""
+        return None if self.theirs is None else self.theirs / self.ours
 
 
 def bench(
@@ -50,71 +56,56 @@ def bench(
     steps: int = 10,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> Timing:
-    """Time `steps` steps of a system. Raises ValueError if the system or size is unknown."""
-    if system not in SYSTEMS:
-        raise ValueError(f"unknown system '{system}', expected one of {', '.join(SYSTEMS)}")
-    if size not in SIZES:
-        raise ValueError(f"unknown size '{size}', expected one of {', '.join(SIZES)}")
-    config = {**SIZES[size], "image_size": image_size, "num_frames": _FRAMES[system]}
-    torch.manual_seed(0)
-    clip = torch.randn(batch, 3, config["num_frames"], image_size, image_size, device=device)
-    contenders = [_ours(system, config, clip)]
-    if importlib.util.find_spec("transformers"):
-        contenders.append(_theirs(system, config, clip))
-    times: list[list[float]] = [[] for _ in contenders]
-    for step in range(_WARM_UP + steps):
-        for forward, spent in zip(contenders, times, strict=True):
-            seconds = _time(forward, device, dtype)
-            if step >= _WARM_UP:
-                spent.append(1000 * seconds)
-    return Timing(system, median(times[0]), median(times[1]) if len(times) > 1 else None)
+    """Time `steps` steps of a system; `compiled` adds a compiled model of each side. Raises ValueError if the system or
+    size is unknown. Without transformers only ours are timed.
+    """
+    config = config_of(system, size, image_size)
+    clip = a_clip(config, batch, device)
+    contenders: dict[str, Contender | None] = {"ours": ours(system, config, clip)}
+    contenders["theirs"] = theirs(system, config, clip)
+    if compiled:
+        contenders["compiled"] = ours(system, config, clip, compiled=True)
+        contenders["theirs_compiled"] = theirs(system, config, clip, compiled=True)
+    first = contenders["ours"]
+    assert first is not None
+    ceiling = Ceiling(lambda: first.passes(device, dtype), device)
+    first.optimizer.zero_grad()
+    runs = {name: each for name, each in contenders.items() if each is not None}
+    times: dict[str, list[float]] = {name: [] for name in (*runs, "products", "attention")}
+    for number in range(_WARM_UP + steps):
+        for name, run in runs.items():
+            seconds = _time(lambda run=run: run.step(device, dtype), device)  # type: ignore[misc]
+            if number >= _WARM_UP:
+                times[name].append(seconds)
+        if number >= _WARM_UP:
+            products, attention = ceiling.time()
+            times["products"].append(products)
+            times["attention"].append(attention)
+    return Timing(system, **{name: 1000 * median(seconds) for name, seconds in times.items()})
 
 
-def _ours(system: str, config: Node, clip: Tensor) -> Callable[[], Tensor]:
-    config = {**config, "model_type": system.removesuffix("-pretraining")}
-    if system.endswith("-pretraining"):
-        mae: MaskedModel = build(node_of({**config, "use_mean_pooling": False}, "pretraining")).to(clip.device)
-        mask = Mask.from_hidden(_hidden(mae.grid, len(clip))).to(clip.device)
-        return lambda: mae(clip, mask).loss
-    model: VideoClassifier = build(node_of(config, "classification", num_classes=400)).to(clip.device)
-    label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
-    return lambda: model.loss(model(clip), label)
+def print_timings(timings: list[Timing]) -> None:
+    """Print a table, with a line below it where transformers is missing."""
+    compiled = any(timing.compiled is not None for timing in timings)
+    head = f"{'milliseconds per step':28}{'tubelet':>9}{'ceiling':>9}{'products':>10}{'attention':>11}{'share':>7}"
+    print(head + f"{'transformers':>14}{'ratio':>7}" + (f"{'compiled':>10}{'t. compiled':>13}" if compiled else ""))
+    for row in timings:
+        line = f"{row.system:28}{row.ours:9.1f}{row.ceiling:9.1f}{row.products:10.1f}{row.attention:11.1f}"
+        line += f"{row.share:7.0%}{_cell(row.theirs, 14)}{_cell(row.speed_up, 7, 2)}"
+        print(line + (f"{_cell(row.compiled, 10)}{_cell(row.theirs_compiled, 13)}" if compiled else ""))
+    if all(timing.theirs is None for timing in timings):
+        print("transformers is not installed: `pip install transformers` adds it to the comparison")
 
 
-def _theirs(system: str, config: Node, clip: Tensor) -> Callable[[], Tensor]:
-    import transformers
-
-    pixels = clip.transpose(1, 2).contiguous()
-    name = {"videomae": "VideoMAE", "vivit": "Vivit", "timesformer": "Timesformer"}[system.removesuffix("-pretraining")]
-    make = getattr(transformers, f"{name}Config")
-    if system.endswith("-pretraining"):
-        mae: Any = transformers.VideoMAEForPreTraining(make(**config, use_mean_pooling=False))
-        mae.to(clip.device)
-        frames, height, width = clip.shape[2:]
-        hidden = _hidden(ClipGrid(frames, height, width, tubelet=2, patch=16), len(clip)).to(clip.device)
-        return lambda: mae(pixels, bool_masked_pos=hidden).loss
-    model: Any = getattr(transformers, f"{name}ForVideoClassification")(make(**config, num_labels=400)).to(clip.device)
-    label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
-    return lambda: torch.nn.functional.cross_entropy(model(pixels).logits.float(), label)
+def _cell(value: float | None, width: int, digits: int = 1) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
 
 
-def _hidden(grid: ClipGrid, batch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.stack([tube(grid, 0.9, generator) for _ in range(batch)])
-
-
-def _time(forward: Callable[[], Tensor], device: str, dtype: torch.dtype) -> float:
-    """Seconds of one forward and backward."""
-    _wait(device)
+def _time(run: Callable[[], None], device: str) -> float:
+    wait(device)
     start = perf_counter()
-    with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
-        loss = forward()
-    loss.backward()
-    _wait(device)
+    run()
+    wait(device)
     return perf_counter() - start
-
-
-def _wait(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)

@@ -82,19 +82,30 @@ def _bad_trainer(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     trainer, callbacks = config["trainer"], (config["callbacks"] or {}).values()
     sharded, precision = _argument(trainer, "strategy") == "fsdp", _argument(trainer, "precision")
     accelerator = _argument(trainer, "accelerator")
-    averages = any(getattr(find_target(node["_target_"]), "averages_weights", False) for node in callbacks if node)
+    averages = any(_averages(node) for node in callbacks if node)
     if precision == "16-mixed" and (accelerator == "cpu" or (accelerator == "auto" and not _has_gpu())):
         yield "trainer.precision", "16-mixed needs a GPU; a CPU has 32-true, bf16-mixed and bf16-true"
     if precision == "16-mixed" and sharded:
         yield "trainer.precision", "16-mixed does not go with trainer.strategy=fsdp: take bf16-mixed"
     if precision == "bf16-true" and averages:
         yield "callbacks.ema", "the steps of an average are too small for the weights of trainer.precision=bf16-true"
+    target = config["target"] or {}
+    if precision == "bf16-true" and _hides(config) and target.get("teacher") is None and _averages(target):
+        yield (
+            "trainer.precision",
+            "the steps of the target's moving average are too small for bf16-true: take bf16-mixed",
+        )
     if sharded and averages:
         yield "callbacks.ema", "cannot average the sharded weights of trainer.strategy=fsdp: take ddp"
     if sharded and getattr(find_target(config["method"]["_target_"]), "frozen", False):
         yield "trainer.strategy", "fsdp has nothing to gain from a frozen encoder: probe with ddp"
     if config["stage"] == "fit" and config["encoder"].get("pooler_dim") is not None:
         yield "encoder.pooler_dim", "must be null, no method trains the pooler"
+
+
+def _averages(node: dict[str, Any]) -> bool:
+    """Whether its class keeps a moving average of weights."""
+    return bool(getattr(find_target(node["_target_"]), "averages_weights", False)) if node else False
 
 
 def _has_gpu() -> bool:

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from tubelet.config.unchosen import unchosen
-from tubelet.nodes import build
+from tubelet.nodes import build, packages_of
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -47,4 +47,10 @@ def build_model(*overrides: str) -> Any:
     makes them reproducible. Raises ValueError, or Hydra's own errors, for names and keys that do not exist.
     """
     config = compose(*overrides)
-    return build(OmegaConf.to_container(config.model, resolve=True), where="model")
+    from tubelet.weights import teachers  # imports torch, and a mistake in a config should not wait for it
+
+    node: Any = OmegaConf.to_container(config.model, resolve=True)
+    trust = packages_of(node)
+    model = build(teachers.describe(node, trust), where="model")
+    teachers.load_teachers(model, trust)
+    return model

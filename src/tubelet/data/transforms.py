@@ -159,6 +159,22 @@ class Preprocess:
         mean, std = self._per_channel(pixels, channel_dim)
         return (pixels * std + (self.offset + mean)) * (1 / (255 * self.scale))
 
+    def renormalise(self, clip: Tensor, old: Preprocess) -> Tensor:
+        """A clip [B,C,T,H,W] that `old` has normalised -> as `self` would have done it."""
+
+        def arithmetic(preprocess: Preprocess) -> tuple[object, ...]:
+            return preprocess.mean, preprocess.std, preprocess.scale, preprocess.offset
+
+        if arithmetic(self) == arithmetic(old):
+            return clip
+        pixels = old.denormalise(clip)
+        mean, std = self._per_channel(pixels, channel_dim=1)
+        return (pixels * (255 * self.scale) - (self.offset + mean)) / std
+
+    def contrast(self, pixels: Tensor, channel_dim: int = 1) -> Tensor:
+        """The factor by which `denormalise` scales the differences of pixels, to be broadcast against `pixels`."""
+        return self._per_channel(pixels, channel_dim)[1] / (255 * self.scale)
+
     def _per_channel(self, pixels: Tensor, channel_dim: int) -> tuple[Tensor, Tensor]:
         """mean and std, to be broadcast against `pixels`."""
         if pixels.shape[channel_dim] != len(self.mean):

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tubelet.layers.bfloat16_attention import BFloat16Attention
+
 Bias = Literal["qkv", "qv", "none"]
 
 
@@ -15,7 +17,15 @@ def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
     """Queries [B,M,D] over other tokens, whose keys and values lie side by side in kv [B,K,2*D] -> [B,M,D]."""
     q = q.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # [B,heads,M,d]
     k, v = (part.transpose(1, 2) for part in kv.unflatten(-1, (2, num_heads, -1)).unbind(2))  # each [B,heads,K,d]
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return fused(q, k, v, q.shape[-1] ** -0.5).transpose(1, 2).flatten(2)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
+    """softmax(scale * q k') v on the fastest kernel: [B,heads,M,d], twice [B,heads,K,d] -> [B,heads,M,d]."""
+    trains_on_cpu = q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled()
+    if trains_on_cpu and q.dtype == torch.bfloat16 and not dropout:
+        return BFloat16Attention.apply(q, k, v, scale)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
 
 
 class Attention(nn.Module):
@@ -64,7 +74,7 @@ class Attention(nn.Module):
             weights = (q * scale @ k.transpose(-2, -1)).softmax(dim=-1)
             out = F.dropout(weights, dropout) @ v
         else:
-            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+            out = fused(q, k, v, scale, dropout)
         return self.dropout(self.proj(out.transpose(1, 2).flatten(2))), weights
 
     def project(self, x: Tensor) -> Tensor:

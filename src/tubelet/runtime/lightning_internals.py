@@ -96,3 +96,15 @@ def cpu_attention_counts() -> dict[Any, Callable[..., int]]:
             lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)
         ),
     }
+
+
+def watch_calls(see: Callable[[Any, tuple[Any, ...], dict[str, Any]], None]) -> Any:
+    """A context in which `see` gets every kernel that torch runs, forward and backward, with its arguments."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            see(func, args, kwargs or {})
+            return func(*args, **kwargs or {})
+
+    return Watch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -38,8 +39,21 @@ class Target(nn.Module):
         """Name -> the loss of a simple prediction (a baseline). Logged with the validation loss, to compare."""
         return {}
 
+    def start(self, encoder: nn.Module) -> None:
+        """Called once before training, when the encoder has its first weights, unless a file held this target's too.
+        Here a moving average starts.
+        """
+
     def after_step(self, encoder: nn.Module, step: int, total: int) -> None:
         """Called after optimizer step `step` (from 1) of `total`. Here a target updates its moving average, if any."""
+
+
+@runtime_checkable
+class Taught(Protocol):
+    """A target with encoders that are not trained: tubelet.weights.teachers loads each from its source."""
+
+    sources: Sequence[str]
+    teachers: nn.ModuleList
 
 
 @runtime_checkable

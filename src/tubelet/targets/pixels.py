@@ -34,19 +34,25 @@ class Pixels(Target):
     @torch.no_grad()
     def forward(self, clip: Tensor, mask: Mask) -> Tensor:
         """float32 [B,M,P]; float64 if the clip is float64."""
-        hidden = self.hidden_pixels(clip, mask)  # [B,M,p,C]
-        return (self._normalised(hidden) if self.normalise else hidden).flatten(2)
+        if not self.normalise:
+            return self.hidden_pixels(clip, mask).flatten(2)
+        # What `denormalise` adds cancels in the difference, and what it multiplies by in the ratio. So it is left out,
+        # and only EPS has to know the factor.
+        x = self._hidden(clip, mask)  # [B,M,C,p]
+        x -= x.mean(3, keepdim=True)
+        deviation = torch.linalg.vector_norm(x, dim=3, keepdim=True) / (x.shape[3] - 1) ** 0.5  # unbiased
+        x /= deviation + EPS / self.preprocess.contrast(x, channel_dim=2)
+        return x.transpose(2, 3).flatten(2)
 
     def hidden_pixels(self, clip: Tensor, mask: Mask) -> Tensor:
         """The hidden tubelets in [0, 1], [B,M,p,C], p = tubelet * patch * patch; float32, or float64 as the clip."""
+        return self.preprocess.denormalise(self._hidden(clip, mask), channel_dim=2).transpose(2, 3)
+
+    def _hidden(self, clip: Tensor, mask: Mask) -> Tensor:
+        """A copy of the hidden tubelets, normalised as the clip, [B,M,C,p]."""
         tubelets = take(cut(clip, self.grid), mask.hidden)  # [B,M,C,p0,p1,p2]
         # at least float32, whatever the type of the clip: mean and deviation of a patch need it
-        tubelets = tubelets.to(torch.promote_types(clip.dtype, torch.float32))
-        return self.preprocess.denormalise(tubelets, channel_dim=2).flatten(3).transpose(2, 3)
-
-    @staticmethod
-    def _normalised(hidden: Tensor) -> Tensor:
-        return (hidden - hidden.mean(2, keepdim=True)) / (hidden.std(2, keepdim=True) + EPS)
+        return tubelets.to(torch.promote_types(clip.dtype, torch.float32)).flatten(3)
 
     def baselines(self, truth: Tensor) -> dict[str, Tensor]:
         """`patch_mean_loss`: the loss of predicting the true mean colour of every hidden patch, and nothing else. An

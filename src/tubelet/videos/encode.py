@@ -19,7 +19,8 @@ from tubelet.videos.verify import Job, examine
 
 T = TypeVar("T")
 
-QUALITY = {"crf": "20", "preset": "fast"}
+QUALITY = {"crf": "20", "preset": "fast", "coder": "cavlc"}
+"""x264's. CAVLC instead of CABAC stores the same pictures in an eighth more bytes, and they decode in half the time."""
 UNKNOWN_RATE = 25.0  # of files that do not say
 ROUNDING = 2e-3  # seconds by which containers that count in milliseconds may be off
 

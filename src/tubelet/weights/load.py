@@ -29,10 +29,10 @@ from tubelet.weights.formats.videomae_v2 import VideoMAEv2
 from tubelet.weights.overrides import override
 from tubelet.weights.place import Report, place
 from tubelet.weights.source import TASK_PARTS, Source
+from tubelet.weights.timm_vit import TIMM, inflate, read_timm
 
 # in this order: the first format that recognises a file reads it, and `Original` accepts every file
 FORMATS: tuple[Format, ...] = (VideoMAEv2(), HuggingFace(), Checkpoint(), Original())
-TIMM = "timm:"
 Model = VideoModel | Encoder
 
 
@@ -41,7 +41,8 @@ def load_model(path: str | Path, *, trust: Collection[str] = (), **overrides: An
 
     Args:
         path: a run directory or `.ckpt` of ours, a Hugging Face directory or hub id (`owner/name`, or
-            `owner/name@revision`), or a VideoMAE or VideoMAEv2 `.pth`.
+            `owner/name@revision`), a VideoMAE or VideoMAEv2 `.pth`, or `timm:NAME`, an image ViT that
+            is applied to every frame.
         trust: packages besides tubelet whose classes the file may name, for example `["my_package"]`.
         overrides: settings that the file does not contain, or that should change: num_heads, decoder_num_heads,
             image_size, num_frames, num_classes (with a new head, unless the file has that many classes),
@@ -113,9 +114,7 @@ def start_from(
     weights do not fit, or if such a setting differs.
     """
     if str(path).startswith(TIMM):
-        import timm
-
-        from tubelet.weights.timm_vit import inflate  # imported here, because other weights do not need timm
+        import timm  # takes seconds, and other weights do not need it
 
         encoder = model if isinstance(model, Encoder) else model.encoder
         report = inflate(encoder, timm.create_model(str(path).removeprefix(TIMM), pretrained=True))
@@ -172,7 +171,9 @@ def load_masking(
 
 
 def read(path: str | Path) -> Source:
-    """The contents of a file or directory. Raises ValueError if there is none, or if its format is unknown."""
+    """The contents of a file or directory, or `timm:NAME`. Raises ValueError if there is none of an allowed format."""
+    if str(path).startswith(TIMM):
+        return read_timm(str(path))
     found = find(path)
     return next(format for format in FORMATS if format.reads(found)).read(found)
 

@@ -1,8 +1,9 @@
-"""Starting a video encoder from an image ViT of timm. Its patch embedding is inflated over the frames of a tubelet.
+"""Image ViTs of timm: as encoders of single frames, or as the start of a video encoder.
 
-Carreira and Zisserman, https://arxiv.org/abs/1705.07750: the weight is repeated per frame and divided by the number of
-frames. So a clip that repeats one image has the same embedding as the image. The temporal attention of TimeSformer
-starts as a copy of the spatial one, with a projection of zeros, as in its original code.
+For the latter the patch embedding is inflated over the frames of a tubelet: the weight is repeated per frame and
+divided by the number of frames (Carreira and Zisserman, https://arxiv.org/abs/1705.07750). So a clip that repeats one
+image has the same embedding as the image. The temporal attention of TimeSformer starts as a copy of the spatial one,
+with a projection of zeros, as in its original code.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tubelet.data.transforms import Preprocess
 from tubelet.encoders.base import Encoder
+from tubelet.encoders.image import ImageViT, timm_vit
 from tubelet.encoders.timesformer import DividedBlock
 from tubelet.encoders.vivit import FactorisedViViT
 from tubelet.layers.position import resize_table
+from tubelet.nodes import path_of
 from tubelet.weights.place import Report
-from tubelet.weights.source import State
+from tubelet.weights.source import Source, State
+
+TIMM = "timm:"
+"""The beginning of a source of weights that is a name of timm."""
 
 _DROPPED = re.compile(r"(head|fc_norm|norm|cls_token|pos_embed)\b")
 _FRESH = re.compile(r"(time_positions|time_cls_token|pooler|spatial_norm|norm|positions)\b|blocks\.\d+\.temporal_")
@@ -51,6 +58,29 @@ def inflate(encoder: Encoder, vit: nn.Module) -> Report:
             nn.init.zeros_(block.temporal_proj.weight)
             nn.init.zeros_(block.temporal_proj.bias)
     return Report(tuple(sorted(new)), tuple(dropped), tuple(fresh))
+
+
+def read_timm(source: str) -> Source:
+    """`timm:NAME` as an encoder of single frames, with timm's weights. Raises ValueError if there are none."""
+    name = source.removeprefix(TIMM)
+    try:
+        vit = timm_vit(name, pretrained=True)
+    except ValueError:
+        raise
+    except Exception as error:  # the hub's client raises a dozen types of errors with this meaning
+        raise ValueError(f"{source} could not be fetched: {error}") from error
+    cfg = vit.pretrained_cfg
+    node = {
+        "_target_": path_of(ImageViT),
+        "name": name,
+        "image_size": int(cfg["input_size"][-1]),
+        "preprocess": {"_target_": path_of(Preprocess), "mean": list(cfg["mean"]), "std": list(cfg["std"])},
+    }
+    state = {
+        f"encoder.{key}" if key.startswith("norm.") else f"encoder.vit.{key}": value
+        for key, value in vit.state_dict().items()
+    }
+    return Source(source, node, state)
 
 
 def _patch_embedding(state: State, encoder: Encoder) -> State:

@@ -35,8 +35,15 @@ class PyavVideo(Video):
         """One packet holds one frame, but for those that an edit list hides, and VP8's hidden frames, which have the
         time of another. What the container says ignores both, and many say nothing.
         """
-        times = [packet.pts for packet in self.packets() if not packet.is_discard]
+        times = [time for time, _, hidden in self._shown if not hidden]
         return len(times) if None in times else len(set(times))
+
+    @cached_property
+    def _shown(self) -> list[tuple[Any, bool, bool]]:
+        """Of each packet: when it is shown (or None), whether it is a key frame, and whether an edit list hides it.
+        Read once: to read them again is to open the file again.
+        """
+        return [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in self.packets()]
 
     def decoded(self) -> Iterator[Any]:
         """Every frame that can be decoded, in the order of showing, as `av.VideoFrame`. Raises VideoError where
@@ -140,11 +147,10 @@ class SeekingPyavVideo(PyavVideo):
     @cached_property
     def _times(self) -> tuple[list[int], list[int]]:
         """When each frame, and when each key frame is shown, in the stream's own units."""
-        packets = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in self.packets()]
-        times = [time for time, _, hidden in packets if not hidden]
+        times = [time for time, _, hidden in self._shown if not hidden]
         if None in times or len(set(times)) < len(times):
             raise VideoError(self.path, "its packets do not say when they are shown: it cannot be searched")
-        return sorted(times), sorted(time for time, key, _ in packets if key and time is not None)
+        return sorted(times), sorted(time for time, key, _ in self._shown if key and time is not None)
 
     def _numbered_from(self, first: int) -> Iterator[tuple[int, Any]]:
         times, keys = self._times
