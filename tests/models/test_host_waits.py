@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tubelet.config.compose import build_model
+from tubelet.config.compose import build_model, conf_directory
 from tubelet.masking import Mask, tube
 from tubelet.runtime.lightning_internals import TorchDispatchMode, tensors_without_memory, tree_leaves
 
@@ -50,8 +50,11 @@ def on_the_gpu(model: Any, mask: Mask) -> list[str]:
     return waits.found
 
 
+TARGETS = [[f"target={path.stem}"] for path in sorted((conf_directory() / "target").glob("*.yaml"))]
+
+
 @pytest.mark.parametrize(
-    "choice", [[], ["decoder=cross_demo"], ["target=pixels"], ["encoder=timesformer_demo"], ["encoder=vivit_demo"]]
+    "choice", [*TARGETS, ["decoder=cross_demo"], ["encoder=timesformer_demo"], ["encoder=vivit_demo"]]
 )
 def test_pretraining_never_waits(choice: list[str]) -> None:
     model = build_model("experiment=demo_pretrain", *choice).train()

@@ -4,7 +4,7 @@ The centre is one clip of 16 x 224 x 224 with tube masking of 0.9. From there on
 batch changes. The prediction takes the speed at the centre, in operations per second, for granted everywhere: a point
 above it says that a machine computes this size worse. On a CPU a step runs on one thread, and its processor time is
 measured, so other work on the machine does not count; on a GPU it is the time that passes. For workers and ranks
-(processes of this machine) the prediction is that n of them are n times as fast, up to the number of cores.
+(processes of this machine) the prediction is that n of them, one per core at most, are n times as fast.
 """
 
 from __future__ import annotations
@@ -66,14 +66,12 @@ def measure_growth(out: Path, device: str = "cpu", encoder: str = "vit_small") -
 
 def _steps(device: str, encoder: str) -> Iterator[Point]:
     """The curves of a training step in bf16 autocast on a GPU, in float32 on a core of a CPU."""
-    centre: float | None = None  # operations per second
+    gflop, rate = _measure(device, encoder, CENTRE)  # measured once, and a point of every curve
+    speed = gflop * rate
     for curve, values in CURVES.items():
-        for x in sorted(values, key=lambda value: value != CENTRE[curve]):
-            if curve != "frames" and x == CENTRE[curve]:
-                continue  # measured already
-            gflop, measured = _measure(device, encoder, {**CENTRE, curve: x})
-            centre = centre or gflop * measured
-            yield _printed(Point(curve, x, measured, centre / gflop, gflop))
+        for x in values:
+            at = (gflop, rate) if x == CENTRE[curve] else _measure(device, encoder, {**CENTRE, curve: x})
+            yield _printed(Point(curve, x, at[1], speed / at[0], at[0]))
 
 
 def _measure(device: str, encoder: str, at: dict[str, Any]) -> tuple[float, float]:
@@ -107,7 +105,7 @@ def _measure(device: str, encoder: str, at: dict[str, Any]) -> tuple[float, floa
 
 def _processes() -> Iterator[Point]:
     """Workers of the loader on the demo videos, and ranks with a copy of a small model each."""
-    counts = sorted({1, 2, 4, cores()})
+    counts = sorted({1, 2, 4, cores()} & set(range(1, cores() + 1)))
     with TemporaryDirectory() as folder:
         for curve, measure in (
             ("workers", partial(clips_per_s_of_workers, Path(folder))),
@@ -117,7 +115,7 @@ def _processes() -> Iterator[Point]:
             for count in counts:
                 measured = measure(count)
                 one = one or measured
-                yield _printed(Point(curve, count, measured, one * min(count, cores())))
+                yield _printed(Point(curve, count, measured, one * count))
 
 
 def _printed(point: Point) -> Point:
