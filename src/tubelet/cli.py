@@ -238,7 +238,8 @@ def bench_step(
 
     dtype = torch.bfloat16 if bf16 else torch.float32
     names = system or SYSTEMS
-    print_timings([bench(name, size, batch, image_size, steps, device, dtype, compiled) for name in names])
+    timings = (bench(name, size, batch, image_size, steps, device, dtype, compiled) for name in names)
+    print_timings(timings, compiled)
 
 
 @bench.command("data")

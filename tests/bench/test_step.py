@@ -38,7 +38,7 @@ def test_the_ceiling_knows_every_product_and_attention_of_a_step():
 def test_the_table(capsys):
     print_timings([Timing("vivit", ours=100.0, products=60.0, attention=30.0, theirs=130.0)])
     assert "90.0      60.0       30.0    90%         130.0   1.30\n" in capsys.readouterr().out
-    print_timings([Timing("vivit", ours=100.0, products=60.0, attention=30.0, compiled=80.0)])
+    print_timings([Timing("vivit", ours=100.0, products=60.0, attention=30.0, compiled=80.0)], compiled=True)
     out = capsys.readouterr().out
     assert "80.0            -\ntransformers is not installed" in out
 

@@ -6,7 +6,7 @@ the machine slows all of them alike. The host waits for the device before and af
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -86,16 +86,18 @@ def bench(
     return Timing(system, **{name: 1000 * median(seconds) for name, seconds in times.items()})
 
 
-def print_timings(timings: list[Timing]) -> None:
-    """Print a table, with a line below it where transformers is missing."""
-    compiled = any(timing.compiled is not None for timing in timings)
+def print_timings(timings: Iterable[Timing], compiled: bool = False) -> None:
+    """Print a table, each row as soon as it is measured, and a line below it where transformers is missing."""
     head = f"{'milliseconds per step':28}{'tubelet':>9}{'ceiling':>9}{'products':>10}{'attention':>11}{'share':>7}"
-    print(head + f"{'transformers':>14}{'ratio':>7}" + (f"{'compiled':>10}{'t. compiled':>13}" if compiled else ""))
+    head += f"{'transformers':>14}{'ratio':>7}" + (f"{'compiled':>10}{'t. compiled':>13}" if compiled else "")
+    print(head, flush=True)
+    alone = True
     for row in timings:
+        alone = alone and row.theirs is None
         line = f"{row.system:28}{row.ours:9.1f}{row.ceiling:9.1f}{row.products:10.1f}{row.attention:11.1f}"
         line += f"{row.share:7.0%}{_cell(row.theirs, 14)}{_cell(row.speed_up, 7, 2)}"
-        print(line + (f"{_cell(row.compiled, 10)}{_cell(row.theirs_compiled, 13)}" if compiled else ""))
-    if all(timing.theirs is None for timing in timings):
+        print(line + (f"{_cell(row.compiled, 10)}{_cell(row.theirs_compiled, 13)}" if compiled else ""), flush=True)
+    if alone:
         print("transformers is not installed: `pip install transformers` adds it to the comparison")
 
 
