@@ -47,7 +47,9 @@ def read(job, report):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("reader", ["auto", *available_readers(), "pyav_seek"])
+@pytest.mark.parametrize(
+    "reader", ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in (*available_readers(), "pyav_seek"))]
+)
 def test_no_reader_hangs_or_crashes(corpus, reader, record_property):
     results = list(run_jobs(read, [(str(file), reader) for file in corpus], workers=2, limit=LIMIT))
     assert len(results) == len(corpus)

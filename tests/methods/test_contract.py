@@ -135,16 +135,19 @@ def test_every_target(target: str, trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, f"target={target}")
 
 
-@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize(
+    "masking", [pytest.param(n, marks=() if n in ("tube", "dual") else pytest.mark.slow) for n in MASKINGS]
+)
 def test_every_masking(masking: str, trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, f"masking={masking}")
 
 
+@pytest.mark.slow
 def test_the_maps_of_the_cross_decoder(trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, "decoder=cross_demo", "decoder.maps=true")
 
 
-@pytest.mark.parametrize("method", LABELLED)
+@pytest.mark.parametrize("method", [pytest.param(n, marks=pytest.mark.slow if "vjepa2" in n else ()) for n in LABELLED])
 def test_every_method_that_learns_labels(method: str, trained: Train, videos: Path) -> None:
     pretrained, _ = trained("pretrained", steps=1)
     settings = () if method == "scratch" else (f"weights={pretrained}",)
