@@ -56,12 +56,22 @@ def test_predictions_do_not_depend_on_what_else_is_predicted() -> None:
 def test_one_block_by_hand() -> None:
     torch.manual_seed(0)
     block = CrossBlock(4, 6, 1, 2.0, "gelu", 1e-6)
-    x, y = torch.randn(1, 2, 4), torch.randn(1, 3, 6)
+    x, y, places = torch.randn(1, 2, 4), torch.randn(1, 3, 6), torch.randn(1, 3, 8)
     q = block.q(block.norm1(x))
-    k, v = block.kv(y).chunk(2, dim=-1)
+    k, v = (block.kv(y) + places).chunk(2, dim=-1)
     weights = torch.softmax(q @ k.transpose(1, 2) / 2, dim=-1)  # width 4: scale 1/2
     attended = x + block.proj(weights @ v)
-    assert torch.allclose(block(x, y), attended + block.mlp(block.norm2(attended)), atol=1e-6)
+    assert torch.allclose(block(x, y, places), attended + block.mlp(block.norm2(attended)), atol=1e-6)
+
+
+def test_a_key_has_the_position_of_its_token() -> None:
+    """So the order of the tokens means nothing, but which place each of them comes from does."""
+    decoder = model().decoder.eval()
+    tokens = torch.randn(1, 2, decoder.blocks[0].kv.in_features)
+    hidden = torch.tensor([[5, 6]])
+    first, second = (Mask(torch.tensor([places]), hidden) for places in ([0, 3], [3, 0]))
+    assert torch.allclose(decoder(tokens, first), decoder(tokens.flip(1), second), atol=1e-6)
+    assert not torch.allclose(decoder(tokens, first), decoder(tokens, second), atol=1e-4)
 
 
 def test_maps_mix_every_state_of_the_encoder() -> None:

@@ -4,9 +4,10 @@ Fu et al., "Rethinking Patch Dependence for Masked Autoencoders", https://arxiv.
 the number of predicted tokens times the number of visible ones; that of self-attention with the square of their sum.
 
 Where we differ: the paper predicts a share of all tokens, here `predict` is a share of the hidden ones; an evaluation
-predicts all of them, so that its loss compares. The paper multiplies the learning rate by that share (appendix A.6);
-here the learning rate is only ever what the config says. With `maps`, the encoder's last norm stays in use: its output
-is one of the maps.
+predicts all of them, so that its loss compares. A key also gets the position of its token, as in the self-attention
+decoder: without it, the demo learns several times more slowly (docs/learning.md). The paper multiplies the learning
+rate by that share (appendix A.6); here the learning rate is only ever what the config says. With `maps`, the encoder's
+last norm stays in use: its output is one of the maps.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tubelet.decoders.base import Decoder
 from tubelet.encoders.base import Encoder
@@ -28,7 +30,7 @@ from tubelet.masking import Mask
 class CrossBlock(nn.Module):
     """x + attention(queries of norm(x), keys and values of y), then x + mlp(norm(x)): [B,M,E], [B,V,D] -> [B,M,E].
 
-    y is not normalised here: it comes out of a norm.
+    places: [B,V,2E], added to keys and values. y is not normalised here: it comes out of a norm.
     """
 
     def __init__(self, dim: int, source_dim: int, num_heads: int, mlp_ratio: float, act: str, eps: float) -> None:
@@ -43,8 +45,8 @@ class CrossBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        x = x + self.proj(attend(self.q(self.norm1(x)), self.kv(y), self.num_heads))
+    def forward(self, x: Tensor, y: Tensor, places: Tensor) -> Tensor:
+        x = x + self.proj(attend(self.q(self.norm1(x)), self.kv(y) + places, self.num_heads))
         return x + self.mlp(self.norm2(x))
 
 
@@ -128,8 +130,11 @@ class CrossAttentionDecoder(Decoder):
 
     def forward(self, tokens: Tensor, mask: Mask, states: Sequence[Tensor] = ()) -> Tensor:
         x = self.mask_token + take_positions(self.positions, mask.hidden)  # [B,M,E]
+        places = take_positions(self.positions, mask.visible)  # [B,V,E]
+        # zeros for the class token, and for the values
+        places = F.pad(places, (0, places.shape[2], tokens.shape[1] - places.shape[1], 0))  # [B,prefix+V,2E]
         for number, block in enumerate(self.blocks):
-            x = block(x, self._source(number, tokens, states))
+            x = block(x, self._source(number, tokens, states), places)
         return self.head(self.norm(x))  # [B,M,P]
 
     def _source(self, number: int, tokens: Tensor, states: Sequence[Tensor]) -> Tensor:
