@@ -74,6 +74,14 @@ def test_a_key_has_the_position_of_its_token() -> None:
     assert not torch.allclose(decoder(tokens, first), decoder(tokens, second), atol=1e-4)
 
 
+def test_under_autocast() -> None:
+    mae = model().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = mae(*inputs(mae.grid)).loss
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mae.decoder.parameters())
+
+
 def test_maps_mix_every_state_of_the_encoder() -> None:
     mae = model(maps=True).train()
     clip, mask = inputs(mae.grid)

@@ -46,7 +46,9 @@ class CrossBlock(nn.Module):
         self.mlp = Mlp(dim, round(dim * mlp_ratio), act)
 
     def forward(self, x: Tensor, y: Tensor, places: Tensor) -> Tensor:
-        x = x + self.proj(attend(self.q(self.norm1(x)), self.kv(y) + places, self.num_heads))
+        kv = self.kv(y)
+        kv = (kv + places).to(kv.dtype)  # places are float32, also under autocast
+        x = x + self.proj(attend(self.q(self.norm1(x)), kv, self.num_heads))
         return x + self.mlp(self.norm2(x))
 
 

@@ -21,7 +21,7 @@ def attend(q: Tensor, kv: Tensor, num_heads: int) -> Tensor:
 def fused(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
     """softmax(scale * q k') v on the fastest kernel: [B,heads,M,d], twice [B,heads,K,d] -> [B,heads,M,d]."""
     trains_on_cpu = q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled()
-    if trains_on_cpu and q.dtype == torch.bfloat16 and not dropout:
+    if trains_on_cpu and {q.dtype, k.dtype, v.dtype} == {torch.bfloat16} and not dropout:
         # here, because it defines an operator when it is loaded, and config/stand_ins.py loads this file without torch
         from tubelet.layers.bfloat16_attention import BFloat16Attention
 
