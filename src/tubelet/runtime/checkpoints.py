@@ -7,6 +7,7 @@ best by a validation metric. `step=N.ckpt` are kept permanently.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, Literal
 
 import lightning as L
@@ -100,7 +101,8 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"callbacks: monitor '{monitor}' is not logged; known: {sorted(trainer.callback_metrics)}")
         finish(trainer)  # if the last best.ckpt could not be written, its value is not the best
         value, best = float(trainer.callback_metrics[monitor]), self.best
-        if best is None or (value > best if self.mode == "max" else value < best):
+        # r2 of one video, or map without a positive video, is not a number: any other value is better
+        if best is None or math.isnan(best) or (value > best if self.mode == "max" else value < best):
             self.best = value  # before the save, because the checkpoint contains it
             self._start_to_save(trainer, BEST, best_before=best)
 
