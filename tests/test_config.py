@@ -416,6 +416,7 @@ def test_a_bug_ends_with_1_and_its_traceback(app: Path) -> None:
     assert "RuntimeError: a bug of ours" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_of_good_jobs_runs(app: Path) -> None:
     result = run(app, "-m", "masking.ratio=0.5,0.75")
     assert result.returncode == 0, result.stderr

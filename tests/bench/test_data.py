@@ -1,3 +1,5 @@
+import pytest
+
 from tubelet.bench.data import Files, bench, print_timings, render
 from tubelet.data.manifest import Manifest
 from tubelet.data.reader import count_frames, read_frames
@@ -12,6 +14,7 @@ def test_every_stage_is_measured(videos, capsys):
     assert "R=3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_rendered_videos(tmp_path):
     rendered = render(tmp_path, videos=1, frames=9)
     shapes = []

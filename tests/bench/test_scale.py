@@ -30,11 +30,13 @@ def by_hand(predicted: int, sources: int, decoder_tokens: int, cross: bool) -> f
     return 2 * (3 * linear + 3.5 * attention)
 
 
+@pytest.mark.slow
 def test_the_plain_decoder() -> None:
     counted = cost(build_model("experiment=pretrain_k400_base").train()).flops
     assert counted == pytest.approx(by_hand(1408, 160, 1568, cross=False), rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_cross_decoder_halves_the_price() -> None:
     counted = cost(build_model("experiment=pretrain_k400_base", "decoder=cross").train()).flops
     assert counted == pytest.approx(by_hand(352, 160, 0, cross=True), rel=0.01)

@@ -152,6 +152,7 @@ def read_as_nobody(path, report):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root alone can become somebody else")
+@pytest.mark.slow
 def test_no_permission(videos):
     directory = Path(tempfile.mkdtemp())  # pytest's own is closed to others
     try:

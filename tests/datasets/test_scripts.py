@@ -414,6 +414,7 @@ def test_lists_without_videos(tmp_path, put):
         script("kinetics")(tmp_path / "raw", tmp_path / "out", 400)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, put):
     put(tmp_path / "raw" / "run" / "a.mp4")
 

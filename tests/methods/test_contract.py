@@ -122,12 +122,14 @@ def test_every_encoder(encoder: str, trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, f"encoder={encoder}")
 
 
-@pytest.mark.parametrize("decoder", sisters_slow("decoder"))
+@pytest.mark.parametrize(
+    "decoder", [pytest.param(n, marks=() if n == "cross_demo" else pytest.mark.slow) for n in choices("decoder")]
+)
 def test_every_decoder(decoder: str, trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, f"decoder={decoder}")
 
 
-QUICK = ("pixels", "features")  # one that is drawn, one that holds weights
+QUICK = ("features",)  # it holds weights; pixels are the target of every other test here
 
 
 @pytest.mark.parametrize("target", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in TARGETS])
@@ -135,9 +137,7 @@ def test_every_target(target: str, trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, f"target={target}")
 
 
-@pytest.mark.parametrize(
-    "masking", [pytest.param(n, marks=() if n in ("tube", "dual") else pytest.mark.slow) for n in MASKINGS]
-)
+@pytest.mark.parametrize("masking", [pytest.param(n, marks=() if n == "dual" else pytest.mark.slow) for n in MASKINGS])
 def test_every_masking(masking: str, trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, f"masking={masking}")
 
@@ -147,7 +147,9 @@ def test_the_maps_of_the_cross_decoder(trained: Train, videos: Path) -> None:
     check_pretraining(trained, videos, "decoder=cross_demo", "decoder.maps=true")
 
 
-@pytest.mark.parametrize("method", [pytest.param(n, marks=pytest.mark.slow if "vjepa2" in n else ()) for n in LABELLED])
+@pytest.mark.parametrize(
+    "method", [pytest.param(n, marks=pytest.mark.slow if "attentive" in n else ()) for n in LABELLED]
+)
 def test_every_method_that_learns_labels(method: str, trained: Train, videos: Path) -> None:
     pretrained, _ = trained("pretrained", steps=1)
     settings = () if method == "scratch" else (f"weights={pretrained}",)
