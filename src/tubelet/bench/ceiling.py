@@ -27,7 +27,7 @@ class Ceiling:
     the step's own. The kernels are those that torch's FLOP counter knows.
     """
 
-    def __init__(self, passes: Callable[[], None], device: str) -> None:
+    def __init__(self, passes: Callable[[], object], device: str) -> None:
         self.device = device
         self.calls: dict[Any, Callable[[], Any]] = {}
         self.counts: Counter[Any] = Counter()

@@ -1,27 +1,24 @@
 """The training steps that `tubelet bench step` times: ours, and the same model's of transformers.
 
-Both have the same sizes and inputs, and both take a full step: forward, backward, and the update by fused AdamW.
+Both have the same sizes, weights and inputs, and both take a full step: forward, backward, and fused AdamW.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from tubelet.clip import ClipGrid
+from tubelet.bench.subjects import Step, draw_mask, loss_of, peer_loss_of, peer_of
 from tubelet.config.compose import compose
 from tubelet.layers.stack import blocks_of
 from tubelet.layers.switches import switch
-from tubelet.masking import Mask, dual, tube
+from tubelet.masking import MaskGenerator, dual, tube
+from tubelet.models.base import VideoModel
+from tubelet.models.masked import MaskedModel
 from tubelet.nodes import Node, build
-from tubelet.optim.adamw import AdamW
 from tubelet.weights.formats.huggingface import node_of
 
 PRETRAINING = "videomae-pretraining"
@@ -52,26 +49,6 @@ SIZES: dict[str, Node] = {
 _FRAMES = {"vivit": 32, "timesformer": 8}
 
 
-@dataclass(frozen=True)
-class Contender:
-    """A model and its optimizer. `loss()` is one forward pass."""
-
-    model: nn.Module
-    loss: Callable[[], Tensor]
-    optimizer: torch.optim.Optimizer
-
-    def step(self, device: str, dtype: torch.dtype) -> None:
-        self.passes(device, dtype)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def passes(self, device: str, dtype: torch.dtype) -> None:
-        """Forward and backward, under autocast unless the type is float32."""
-        with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
-            loss = self.loss()
-        loss.backward()  # type: ignore[no-untyped-call]
-
-
 def config_of(system: str, size: str, image_size: int) -> Node:
     """Raises ValueError if the system or size is unknown."""
     if system not in SYSTEMS:
@@ -89,10 +66,28 @@ def a_clip(config: Node, batch: int, device: str) -> Tensor:
     return torch.randn(batch, 3, config["num_frames"], side, side, generator=generator).to(device)
 
 
-def ours(system: str, config: Node, clip: Tensor, compiled: bool = False) -> Contender:
+def ours(system: str, config: Node, clip: Tensor, dtype: torch.dtype, compiled: bool = False) -> Step:
+    model = _model(system, config).to(clip.device)
+    for block in blocks_of(model):
+        switch(block, False, compiled)
+    return Step(model, loss_of(model, clip, _answer(model, clip, dual if system.endswith("-dual") else tube)), dtype)
+
+
+def theirs(system: str, config: Node, clip: Tensor, dtype: torch.dtype, compiled: bool = False) -> Step | None:
+    """The same model of transformers; None if transformers is not installed."""
+    plain = _model(PRETRAINING if system.startswith(PRETRAINING) else system, config)
+    peer = peer_of(plain)
+    if peer is None:
+        return None
+    peer.to(clip.device)
+    run = torch.compile(peer) if compiled else peer
+    return Step(peer, peer_loss_of(run, clip, _answer(plain, clip, tube)), dtype)
+
+
+def _model(system: str, config: Node) -> VideoModel:
+    """Ours, with seed 0, in training mode."""
     pretraining = system.startswith(PRETRAINING)
     config = {**config, "model_type": PRETRAINING.partition("-")[0] if pretraining else system}
-    torch.manual_seed(0)
     if pretraining:
         node = node_of({**config, "use_mean_pooling": False}, "pretraining")
         if system.endswith("-cross"):
@@ -100,48 +95,13 @@ def ours(system: str, config: Node, clip: Tensor, compiled: bool = False) -> Con
             node["decoder"] = {**compose("decoder=cross").decoder, **sizes}
     else:
         node = node_of(config, "classification", num_classes=400)
-    model: Any = build(node).to(clip.device).train()
-    for block in blocks_of(model):
-        switch(block, False, compiled)
-    if pretraining:
-        generate = dual if system.endswith("-dual") else tube
-        mask = Mask.from_hidden(_hidden(model.grid, len(clip), generate)).to(clip.device)
-        loss: Callable[[], Tensor] = lambda: model(clip, mask).loss  # noqa: E731
-    else:
-        label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
-        loss = lambda: model.loss(model(clip), label)  # noqa: E731
-    return Contender(model, loss, AdamW().build(model))
-
-
-def theirs(system: str, config: Node, clip: Tensor, compiled: bool = False) -> Contender | None:
-    """transformers with its default attention: PyTorch's fused kernel, or its own code where it has no other. None if
-    it is not installed.
-    """
-    if not importlib.util.find_spec("transformers"):
-        return None
-    import transformers
-
-    pixels = clip.transpose(1, 2).contiguous()
-    pretraining = system.startswith(PRETRAINING)
-    name = {"vivit": "Vivit", "timesformer": "Timesformer"}.get(system, "VideoMAE")
-    make = getattr(transformers, f"{name}Config")
     torch.manual_seed(0)
-    if pretraining:
-        model: Any = transformers.VideoMAEForPreTraining(make(**config, use_mean_pooling=False))
-    else:
-        model = getattr(transformers, f"{name}ForVideoClassification")(make(**config, num_labels=400))
-    model.to(clip.device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    run = torch.compile(model) if compiled else model
-    if pretraining:
-        frames, height, width = clip.shape[2:]
-        grid = ClipGrid(frames, height, width, tubelet=2, patch=16)
-        hidden = _hidden(grid, len(clip), tube).to(clip.device)
-        return Contender(model, lambda: run(pixels, bool_masked_pos=hidden).loss, optimizer)
-    label = torch.zeros(len(clip), dtype=torch.int64, device=clip.device)
-    return Contender(model, lambda: F.cross_entropy(run(pixels).logits.float(), label), optimizer)
+    model: VideoModel = build(node)
+    return model.train()
 
 
-def _hidden(grid: ClipGrid, batch: int, generate: Callable[..., Tensor]) -> Tensor:
-    draw = partial(generate, grid, 0.9, torch.Generator().manual_seed(0))
-    return torch.stack([draw() for _ in range(batch)])
+def _answer(model: VideoModel, clip: Tensor, masking: MaskGenerator) -> Any:
+    """What a step is told besides the clips: their masks, or labels."""
+    if isinstance(model, MaskedModel):
+        return draw_mask(model, len(clip), partial(masking, ratio=0.9)).to(clip.device)
+    return torch.zeros(len(clip), dtype=torch.int64, device=clip.device)

@@ -14,7 +14,8 @@ from time import perf_counter
 import torch
 
 from tubelet.bench.ceiling import Ceiling, wait
-from tubelet.bench.contenders import Contender, a_clip, config_of, ours, theirs
+from tubelet.bench.contenders import a_clip, config_of, ours, theirs
+from tubelet.bench.subjects import Step
 
 _WARM_UP = 3
 
@@ -63,20 +64,17 @@ def bench(
     """
     config = config_of(system, size, image_size)
     clip = a_clip(config, batch, device)
-    contenders: dict[str, Contender | None] = {"ours": ours(system, config, clip)}
-    contenders["theirs"] = theirs(system, config, clip)
+    mine = ours(system, config, clip, dtype)
+    contenders: dict[str, Step | None] = {"ours": mine, "theirs": theirs(system, config, clip, dtype)}
     if compiled:
-        contenders["compiled"] = ours(system, config, clip, compiled=True)
-        contenders["theirs_compiled"] = theirs(system, config, clip, compiled=True)
-    first = contenders["ours"]
-    assert first is not None
-    ceiling = Ceiling(lambda: first.passes(device, dtype), device)
-    first.optimizer.zero_grad()
+        contenders["compiled"] = ours(system, config, clip, dtype, compiled=True)
+        contenders["theirs_compiled"] = theirs(system, config, clip, dtype, compiled=True)
+    ceiling = Ceiling(mine.passes, device)
     runs = {name: each for name, each in contenders.items() if each is not None}
     times: dict[str, list[float]] = {name: [] for name in (*runs, "products", "attention")}
     for number in range(_WARM_UP + steps):
         for name, run in runs.items():
-            seconds = _time(lambda run=run: run.step(device, dtype), device)  # type: ignore[misc]
+            seconds = _time(run, device)
             if number >= _WARM_UP:
                 times[name].append(seconds)
         if number >= _WARM_UP:
@@ -105,7 +103,7 @@ def _cell(value: float | None, width: int, digits: int = 1) -> str:
     return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
 
 
-def _time(run: Callable[[], None], device: str) -> float:
+def _time(run: Callable[[], object], device: str) -> float:
     wait(device)
     start = perf_counter()
     run()

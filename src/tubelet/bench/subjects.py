@@ -138,10 +138,15 @@ class Step:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             return self.loss()
 
-    def __call__(self) -> Tensor:
-        """Returns the loss, detached."""
+    def passes(self) -> Tensor:
+        """Forward and backward. Returns the loss, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.forward()
         loss.backward()
-        self.optimizer.step()
         return loss.detach()
+
+    def __call__(self) -> Tensor:
+        """Returns the loss, detached."""
+        loss = self.passes()
+        self.optimizer.step()
+        return loss

@@ -100,7 +100,6 @@ def cpu_attention_counts() -> dict[Any, Callable[..., int]]:
 
 def watch_calls(see: Callable[[Any, tuple[Any, ...], dict[str, Any]], None]) -> Any:
     """A context in which `see` gets every kernel that torch runs, forward and backward, with its arguments."""
-    from torch.utils._python_dispatch import TorchDispatchMode
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
