@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tubelet.data.datamodule import TrainingLoader
 from tubelet.data.dataset import Batch
+from tubelet.data.manifest import ONE_CLASS
 from tubelet.data.randomness import generator
 from tubelet.masking import Mask
 from tubelet.methods.base import Method, method_of
@@ -112,8 +113,9 @@ def count(trainer: L.Trainer) -> float | None:
     shape = (clips, method.model.encoder.in_channels, grid.frames, grid.height, grid.width)
 
     def batch() -> tuple[Batch]:
-        numbers = torch.zeros(clips, dtype=torch.int64)
-        return (Batch(torch.empty(shape), mask, numbers, numbers),)
+        numbers, labels = torch.zeros(clips, dtype=torch.int64), method.model.labels
+        label = numbers if labels.problem == ONE_CLASS else torch.zeros(clips, labels.size)
+        return (Batch(torch.empty(shape), mask, label, numbers),)
 
     try:
         return cost_of(_Loss(method), batch, clips).flops
