@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tubelet.layers.bfloat16_attention import BFloat16Attention
+
 Bias = Literal["qkv", "qv", "none"]
 
 
@@ -22,9 +24,6 @@ def fused(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float = 0.0) -
     """softmax(scale * q k') v on the fastest kernel: [B,heads,M,d], twice [B,heads,K,d] -> [B,heads,M,d]."""
     trains_on_cpu = q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled()
     if trains_on_cpu and {q.dtype, k.dtype, v.dtype} == {torch.bfloat16} and not dropout:
-        # here, because it defines an operator when it is loaded, and config/stand_ins.py loads this file without torch
-        from tubelet.layers.bfloat16_attention import BFloat16Attention
-
         return BFloat16Attention.apply(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
 

@@ -66,7 +66,7 @@ def attention_backward(
     return dq.mul_(scale).unflatten(0, sizes), dk.unflatten(0, sizes), dv.unflatten(0, sizes)
 
 
-@attention_backward.register_fake
+@torch.library.register_fake("tubelet::attention_backward")
 def _shapes(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
