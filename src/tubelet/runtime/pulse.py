@@ -6,10 +6,11 @@ of life to the shared store all the time. A rank that only waits in a collective
 
 from __future__ import annotations
 
+import atexit
 import socket
 import time
 from itertools import count
-from threading import Thread
+from threading import Event, Thread
 
 import torch.distributed as dist
 
@@ -23,7 +24,10 @@ class Pulse:
     def __init__(self, store: dist.Store, rank: int, size: int) -> None:
         self._store, self.rank = dist.PrefixStore("pulse", store), rank
         self._store.set(f"host/{rank}", socket.gethostname())
-        Thread(target=self._beat, daemon=True).start()
+        self._over = Event()
+        self._thread = Thread(target=self._beat, daemon=True)  # daemon: the store may never answer
+        self._thread.start()
+        atexit.register(self._stop)
         self._names = [f"rank {each} on {self._store.get(f'host/{each}').decode()}" for each in range(size)]
 
     def lost(self) -> list[str]:
@@ -49,8 +53,17 @@ class Pulse:
 
     def _beat(self) -> None:
         for beat in count():
-            self._store.set(f"beat/{self.rank}", str(beat))
-            time.sleep(BEAT)
+            try:
+                self._store.set(f"beat/{self.rank}", str(beat))
+            except dist.DistError:  # the process that keeps the store has ended
+                return
+            if self._over.wait(BEAT):
+                return
+
+    def _stop(self) -> None:
+        """Before Python ends: a thread that is inside the store's C++ code at that moment would abort the process."""
+        self._over.set()
+        self._thread.join(BEAT)
 
     def _beats(self) -> list[bytes]:
         return [self._store.get(f"beat/{rank}") for rank in range(len(self._names))]
