@@ -37,7 +37,7 @@ def _context() -> Any:
     """There is one server in a process: another test may have started it, without these imports."""
     forkserver._forkserver._stop()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tubelet.run", "tubelet.callbacks.ema", "tubelet.demo.motions", "wandb"])
+    context.set_forkserver_preload(["tubelet.run", "tubelet.callbacks.ema", "tubelet.demo.render", "wandb"])
     return context
 
 

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from tubelet.demo import motions as demo
-from tubelet.demo.motions import LABELS, Video, render
+from tubelet.demo import render as rendering
+from tubelet.demo import video as shape
+from tubelet.demo.motions import Motions
+from tubelet.demo.render import render
 from tubelet.videos.processes import run_jobs
 
 
@@ -32,23 +35,23 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_are_what_the_manifest_says(rendered: Path) -> None:
-    assert (rendered / "labels.txt").read_text().split() == list(LABELS)
+    assert (rendered / "labels.txt").read_text().split() == list(Motions.labels)
     for split, per_class in {"train": 2, "val": 1}.items():
         with open(rendered / f"{split}.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         assert list(rows[0]) == ["path", "label", "num_frames", "fps", "height", "width"]
         assert sorted(int(row["label"]) for row in rows) == sorted(list(range(8)) * per_class)
         for row in rows:
-            assert row["path"].startswith(f"{split}/{LABELS[int(row['label'])]}_")
+            assert row["path"].startswith(f"{split}/{Motions.labels[int(row['label'])]}_")
             frames = read(rendered / row["path"])
             assert frames.shape == (int(row["num_frames"]), int(row["height"]), int(row["width"]), 3)
     with av.open(str(rendered / "val/left_0000.mp4")) as file:
         assert file.streams.video[0].codec_context.name == "h264"
-        assert float(file.streams.video[0].average_rate) == demo.FPS
+        assert float(file.streams.video[0].average_rate) == shape.FPS
 
 
 def test_file_holds_the_frames_that_were_drawn(rendered: Path) -> None:
-    drawn, decoded = Video(3, "val", "up", 0).frames(), read(rendered / "val/up_0000.mp4")
+    drawn, decoded = Motions(3, "val", "up", 0).frames(), read(rendered / "val/up_0000.mp4")
     assert np.abs(drawn.astype(int) - decoded).mean() < 4  # of 255: chroma at half size, and the encoder's loss
 
 
@@ -86,7 +89,7 @@ def test_interrupted_rendering_is_started_over(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo, "run_jobs", interrupted)
+        patch.setattr(rendering, "run_jobs", interrupted)
         with pytest.raises(KeyboardInterrupt):
             render(tmp_path / "d", train_per_class=1, val_per_class=1)
     assert not (tmp_path / "d").exists()
@@ -102,7 +105,7 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written.extend(jobs)
         return run_jobs(work, jobs, *arguments, **options)
 
-    monkeypatch.setattr(demo, "run_jobs", counted)
+    monkeypatch.setattr(rendering, "run_jobs", counted)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: render(tmp_path / "d", train_per_class=1, val_per_class=1), range(2)))
     assert len(written) == 16
@@ -115,8 +118,8 @@ def measure(frames: np.ndarray) -> tuple[float, float, float, float]:
     centres, angles, areas = [], [], []
     for mask in inside:
         y, x = np.nonzero(mask)
-        centre = [np.angle(np.exp(2j * np.pi * p / demo.SIZE).mean()) / (2 * np.pi) for p in (x, y)]  # circular mean
-        dx, dy = ((p / demo.SIZE - c + 0.5) % 1 - 0.5 for p, c in zip((x, y), centre, strict=True))
+        centre = [np.angle(np.exp(2j * np.pi * p / shape.SIZE).mean()) / (2 * np.pi) for p in (x, y)]  # circular mean
+        dx, dy = ((p / shape.SIZE - c + 0.5) % 1 - 0.5 for p, c in zip((x, y), centre, strict=True))
         centres.append(centre)
         angles.append(0.5 * np.arctan2(2 * (dx * dy).mean(), (dx**2 - dy**2).mean()))  # of the long axis; y points down
         areas.append(mask.sum())
@@ -129,34 +132,34 @@ def measure(frames: np.ndarray) -> tuple[float, float, float, float]:
 def test_moves_as_labelled(column: int, negative: str, positive: str) -> None:
     for action, sign in ((negative, -1), (positive, +1)):
         for index in range(5):
-            step = measure(Video(0, "train", action, index).frames())
-            assert sign * step[column] * demo.FRAMES == pytest.approx(sum(demo.SPEED) / 2, abs=0.25)
+            step = measure(Motions(0, "train", action, index).frames())
+            assert sign * step[column] * shape.FRAMES == pytest.approx(sum(demo.SPEED) / 2, abs=0.25)
             assert abs(step[1 - column]) < 0.002
 
 
 def test_turns_as_labelled() -> None:
     for action, sign in (("counter-clockwise", -1), ("clockwise", +1)):
-        turns = [measure(Video(0, "train", action, index).frames())[2] for index in range(9)]
-        assert sign * np.median(turns) * demo.FRAMES == pytest.approx(sum(demo.SPEED) / 2, abs=0.25)
+        turns = [measure(Motions(0, "train", action, index).frames())[2] for index in range(9)]
+        assert sign * np.median(turns) * shape.FRAMES == pytest.approx(sum(demo.SPEED) / 2, abs=0.25)
 
 
 def test_grows_as_labelled() -> None:
     for action, sign in (("shrinking", -1), ("growing", +1)):
         for index in range(5):
-            assert sign * measure(Video(0, "train", action, index).frames())[3] > 0.01
+            assert sign * measure(Motions(0, "train", action, index).frames())[3] > 0.01
 
 
 def test_no_single_frame_gives_the_action_away() -> None:
     """Neither nearest neighbours nor a linear model tell the action from the pose in one frame, random or the first."""
     rng = np.random.default_rng(0)
     n = 250
-    videos = [Video(0, "train", action, index) for index, action in itertools.product(range(2 * n), LABELS)]
+    videos = [Motions(0, "train", action, index) for index, action in itertools.product(range(2 * n), Motions.labels)]
     labels = np.tile(np.arange(8), 2 * n)
     poses = np.stack([video.poses() for video in videos])  # [videos,T,4]
     assert poses.min() >= 0
     assert poses.max() < 1
     half = 8 * n
-    for frame in (np.zeros(2 * half, int), rng.integers(demo.FRAMES, size=2 * half)):
+    for frame in (np.zeros(2 * half, int), rng.integers(shape.FRAMES, size=2 * half)):
         turns = 2 * np.pi * poses[np.arange(2 * half), frame]
         features = np.concatenate([np.cos(turns), np.sin(turns), turns, np.ones((2 * half, 1))], axis=1)
         distance = ((features[half:, None] - features[None, :half]) ** 2).sum(-1)
@@ -170,7 +173,7 @@ def test_no_single_frame_gives_the_action_away() -> None:
 
 def test_splits_share_no_object_and_no_background() -> None:
     first_numbers = [
-        Video(0, split, "left", 0)._rng(kind, i).integers(2**63)
+        Motions(0, split, "left", 0).rng(kind, i).integers(2**63)
         for split, kind in itertools.product(("train", "val"), ("object", "background"))
         for i in range(demo.OBJECTS[split])
     ]

@@ -14,7 +14,7 @@ from results import Results, from_command_line
 
 from tubelet import run
 from tubelet.config.compose import compose, conf_directory
-from tubelet.demo.motions import render
+from tubelet.demo.render import render
 from tubelet.loggers.metrics_csv import read_metrics
 
 ROOT = Path(__file__).parents[2]

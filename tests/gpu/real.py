@@ -20,7 +20,7 @@ from tubelet.bench.data import render
 from tubelet.bench.subjects import TINY
 from tubelet.config.compose import compose
 from tubelet.data.manifest import Manifest
-from tubelet.demo import motions
+from tubelet.demo.render import render as render_demo
 from tubelet.loggers.metrics_csv import read_metrics
 from tubelet.videos.encode import Settings
 from tubelet.videos.transcode import transcode
@@ -56,7 +56,7 @@ def prepare(results: Results, folder: Path) -> Path:
     takes. Returns a manifest that lists each of the few often enough for an epoch.
     """
     if results.tiny:
-        original = motions.render(folder / "original", train_per_class=1, val_per_class=1) / "train.csv"
+        original = render_demo(folder / "original", train_per_class=1, val_per_class=1) / "train.csv"
     else:
         original = render(folder, videos=4)["480 px, GOP 250"]
     transcode(original, folder / "small", Settings(32 if results.tiny else 256, 16, FPS / STRIDE))

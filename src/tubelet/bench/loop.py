@@ -28,7 +28,7 @@ from tubelet.config.compose import compose
 from tubelet.data.datamodule import TrainingLoader
 from tubelet.data.dataset import Batch
 from tubelet.data.manifest import Manifest
-from tubelet.demo.motions import render
+from tubelet.demo.render import render
 from tubelet.methods.base import Method, method_of
 
 BLOCK, SAVE_BLOCKS, WARM_UP = 10, 4, 2

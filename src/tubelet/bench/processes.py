@@ -21,7 +21,7 @@ from tubelet.data.dataset import TrainingVideos, collate
 from tubelet.data.manifest import Manifest
 from tubelet.data.sampling import Sampling
 from tubelet.data.worker import keep_memory
-from tubelet.demo.motions import render
+from tubelet.demo.render import render
 from tubelet.masking import tube
 
 GRID = ClipGrid(frames=16, height=96, width=96, tubelet=2, patch=16)

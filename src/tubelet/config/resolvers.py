@@ -58,6 +58,15 @@ def small(key: str, manifest: str | None) -> Any:
     return settings(len(Manifest.read(manifest)))[key]
 
 
+def scene_classes(scene: str) -> int:
+    """Classes of a demo scene, whose videos may not be rendered yet."""
+    from tubelet.demo.render import SCENES, check_scene
+
+    check_scene(scene)
+    return len(SCENES[scene].labels)
+
+
+OmegaConf.register_new_resolver("scene_classes", scene_classes, replace=True)
 OmegaConf.register_new_resolver("problem", problem, replace=True)
 OmegaConf.register_new_resolver("classes", classes, replace=True)
 OmegaConf.register_new_resolver("units", units, replace=True)

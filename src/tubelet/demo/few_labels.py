@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from tubelet.data.manifest import Manifest
 from tubelet.data.randomness import generator
-from tubelet.demo.motions import render
+from tubelet.demo.render import render
 
 
 def few_labels(manifest: str | Path, out: str | Path, per_class: int, seed: int = 0) -> None:
@@ -34,7 +35,9 @@ def demo(
     seed: int = 0,
     train_per_class: int = 80,
     val_per_class: int = 20,
+    scene: str = "motions",
+    sources: Sequence[str] | None = None,
 ) -> None:
     """Render the demo videos, and write `train_<per_class>_<label_seed>.csv` beside their `train.csv`."""
-    directory = render(directory, seed, train_per_class, val_per_class)
+    directory = render(directory, seed, train_per_class, val_per_class, scene, sources)
     few_labels(directory / "train.csv", directory / f"train_{per_class}_{label_seed}.csv", per_class, label_seed)

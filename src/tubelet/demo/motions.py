@@ -1,35 +1,20 @@
-"""The demo data set: eight motions, rendered at first use to real H.264 files, which are read like any other video.
+"""Eight motions of an object, the demo data set.
 
 One textured object moves in front of a textured background. Its motion is the label, and no single frame shows it. The
 reason: x, y, angle and size are each periodic (an object that leaves the frame on one side enters on the other; an
 object that has grown to its full size starts small again). Each starts at a random value, and the action changes one of
 them at constant speed. So a single frame has the same distribution for all actions. Objects and backgrounds of the
-validation split never occur in training. Everything is a pure function of the seed.
+validation split never occur in training.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import av
 import numpy as np
-from filelock import FileLock
-from rich.progress import track
 
-from tubelet.data.randomness import key
-from tubelet.data.worker import cores
-from tubelet.videos.processes import Report, run_jobs
-
-SIZE = 96  # pixels, both sides
-FRAMES = 32
-FPS = 16
-VERSION = 1  # of this renderer: a directory that another version has rendered is not used
+from tubelet.demo.video import FRAMES, SIZE, Range, Video, to_uint8
 
 X, Y, ANGLE, SCALE = range(4)  # columns of a pose, each in [0, 1), one period
 ACTIONS = {
@@ -42,9 +27,7 @@ ACTIONS = {
     "growing": (SCALE, +1),
     "shrinking": (SCALE, -1),
 }
-LABELS = tuple(ACTIONS)
 
-Range = tuple[float, float]
 SPEED: Range = (0.7, 1.1)  # periods per video
 RADIUS: Range = (0.16, 0.34)  # smallest and largest radius of the object, in frame widths
 OUTLINE = (0.0, 0.3, 0.0)  # largest amplitude of each wave around the outline, in radii
@@ -56,90 +39,13 @@ BACKGROUND_WAVELENGTH: Range = (1.0, 2.0)  # in frame widths
 OBJECTS = {"train": 64, "val": 16}  # different objects of a split, and as many backgrounds
 
 
-def render(directory: str | Path, seed: int = 0, train_per_class: int = 80, val_per_class: int = 20) -> Path:
-    """Render `train/*.mp4`, `val/*.mp4`, `train.csv`, `val.csv` and `labels.txt` into `directory` and return it.
-
-    A directory that already holds exactly this data set is used as it is. Raises ValueError for any other directory
-    that is not empty, and does not change it. Several processes may call this at once: one renders, the others wait.
-    """
-    directory = Path(directory).resolve()
-    stamp = {"version": VERSION, "seed": seed, "train_per_class": train_per_class, "val_per_class": val_per_class}
-    if min(train_per_class, val_per_class) < 1:
-        raise ValueError(f"a split needs videos, got train_per_class {train_per_class}, val_per_class {val_per_class}")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory.parent / f".{directory.name}.lock"):
-        if _is_complete(directory, stamp):
-            return directory
-        unfinished = directory.parent / f".{directory.name}.unfinished"
-        shutil.rmtree(
-            unfinished, ignore_errors=True
-        )  # left by a process that was killed; nobody else writes there, because we hold the lock
-        # in another directory that is renamed at the end: a directory with this name is always complete
-        _render_all(unfinished, seed, {"train": train_per_class, "val": val_per_class})
-        (unfinished / "demo.json").write_text(json.dumps(stamp))
-        os.replace(unfinished, directory)
-    return directory
-
-
-def _is_complete(directory: Path, stamp: dict[str, int]) -> bool:
-    """True if `directory` holds this data set, False if it is empty or missing. Raises ValueError if it holds something
-    else.
-    """
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return False
-    found = directory / "demo.json"
-    if not found.exists():
-        raise ValueError(f"{directory} exists and is not a demo data set: choose another directory, or move it away")
-    if json.loads(found.read_text()) != stamp:
-        raise ValueError(
-            f"{directory} holds the demo data {found.read_text()}, not {json.dumps(stamp)}: "
-            "choose another directory, or delete this one"
-        )
-    return True
-
-
-def _render_all(directory: Path, seed: int, per_class: dict[str, int]) -> None:
-    videos = [Video(seed, split, action, i) for split, n in per_class.items() for i in range(n) for action in LABELS]
-    for split in per_class:
-        (directory / split).mkdir(parents=True)
-        with open(directory / f"{split}.csv", "w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["path", "label", "num_frames", "fps", "height", "width"])
-            for video in videos:
-                if video.split == split:
-                    rows.writerow([video.path, LABELS.index(video.action), FRAMES, FPS, SIZE, SIZE])
-    (directory / "labels.txt").write_text("\n".join(LABELS) + "\n")
-    # processes, not threads: numpy is called often and briefly, and each call would wait for the interpreter lock
-    done = run_jobs(_render, [(directory, video) for video in videos], cores(), limit=60.0)
-    for (_, video), killed in track(done, "rendering the demo videos", total=len(videos)):
-        if killed is not None:
-            raise RuntimeError(f"rendering {video.path}: {killed.reason}")
-
-
-def _render(job: tuple[Path, Video], report: Report) -> None:
-    directory, video = job
-    write_video(directory / video.path, video.frames())
-
-
-@dataclass(frozen=True)
-class Video:
-    """One video of the data set; its frames are a function of these four fields."""
-
-    seed: int
-    split: str
-    action: str
-    index: int
-
-    @property
-    def path(self) -> str:
-        return f"{self.split}/{self.action}_{self.index:04d}.mp4"
-
-    def _rng(self, *parts: int | str) -> np.random.Generator:
-        return np.random.default_rng(key("demo", self.seed, self.split, *parts))
+class Motions(Video):
+    labels = tuple(ACTIONS)
+    stream = "demo"
 
     def poses(self) -> np.ndarray:
         """[T,4]: x, y, angle and size of the object in each frame, in [0,1) of their period."""
-        rng = self._rng(self.action, self.index, "pose")
+        rng = self.own("pose")
         start, speed = rng.uniform(size=4), rng.uniform(*SPEED)
         moving, direction = ACTIONS[self.action]
         poses = np.tile(start, (FRAMES, 1))
@@ -149,9 +55,9 @@ class Video:
     def frames(self) -> np.ndarray:
         """uint8 [T,H,W,C], RGB."""
         # drawn in the same way for every action, so that appearance says nothing about the label
-        chosen = self._rng(self.action, self.index, "appearance").integers(OBJECTS[self.split], size=2)
-        moving_object = MovingObject.draw(self._rng("object", int(chosen[0])))
-        backdrop = Texture.draw(self._rng("background", int(chosen[1])), BACKGROUND_COLOUR, BACKGROUND_WAVELENGTH)
+        chosen = self.own("appearance").integers(OBJECTS[self.split], size=2)
+        moving_object = MovingObject.draw(self.rng("object", int(chosen[0])))
+        backdrop = Texture.draw(self.rng("background", int(chosen[1])), BACKGROUND_COLOUR, BACKGROUND_WAVELENGTH)
         pixel = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
         background = backdrop.colour(pixel[None, :], pixel[:, None]).reshape(-1, 3)  # [H*W,C]
         frames = np.tile(to_uint8(background), (FRAMES, 1, 1))
@@ -229,19 +135,3 @@ class MovingObject:
         inside = np.clip((1 + sum(waves) - np.hypot(u, v)) / EDGE + 0.5, 0.0, 1.0)
         coverage = inside**2 * (3 - 2 * inside)  # smooth at both ends
         return at, self.texture.colour(u, v), coverage[:, None]
-
-
-def to_uint8(colour: np.ndarray) -> np.ndarray:
-    return np.round(255 * colour).astype(np.uint8)
-
-
-def write_video(path: Path, frames: np.ndarray) -> None:
-    """uint8 [T,H,W,C] RGB to an H.264 .mp4; the same frames give the same bytes: one thread, no dates, no mbtree."""
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as file:
-        # with x264's macroblock tree, encoding twice gave different files for 4 in 10 videos of this size
-        options = {"crf": "18", "preset": "veryfast", "g": "16", "threads": "1", "mbtree": "0"}
-        stream = file.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        file.mux(stream.encode())
