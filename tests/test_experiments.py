@@ -172,6 +172,22 @@ def test_small_data_choices_give_way_to_the_command_line(videos: Path) -> None:
     assert cfg.method.mixup == 0.0
 
 
+@pytest.mark.parametrize(
+    ("names", "flip"),
+    [
+        ("left right", False),
+        ("TurnLeft WalkUp", False),
+        ("turn_counter-clockwise still", False),
+        ("bright copyright", True),
+        ("jump run", True),
+    ],
+)
+def test_videos_are_mirrored_only_if_their_class_stays_the_same(videos: Path, names: str, flip: bool) -> None:
+    (videos.parent / "labels.txt").write_text("\n".join(["third", *names.split()]))
+    assert compose_experiment("finetune_small", f"data.train={videos}").data.flip is flip
+    assert compose_experiment("finetune_small", f"data.train={videos}", "data.flip=true").data.flip is True
+
+
 def test_what_all_settings_depend_on_is_asked_for_once() -> None:
     with pytest.raises(ValueError) as caught:
         check(compose_experiment("finetune_small", "weights=some"))

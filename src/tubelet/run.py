@@ -42,6 +42,7 @@ from tubelet.runtime.ranks import Ranks, join
 from tubelet.runtime.requeue import Interrupted, end_process
 from tubelet.runtime.run_directory import RunDirectory
 from tubelet.storage import write_text
+from tubelet.videos.processes import check_main_is_guarded
 from tubelet.weights import adopt, teachers
 from tubelet.weights.load import read, start_from
 from tubelet.weights.timm_vit import TIMM
@@ -73,6 +74,7 @@ def main(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str, 
 
     unchosen: the groups that `weights` decide, see tubelet.config.unchosen; None: there are none.
     """
+    check_main_is_guarded()
     check(cfg)
     with signals.all_noted():
         try:

@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,6 +111,17 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: render(tmp_path / "d", train_per_class=1, val_per_class=1), range(2)))
     assert len(written) == 16
+
+
+def test_a_script_without_a_guard_is_told_about_it(tmp_path: Path) -> None:
+    """Its processes import it, and so call `render` again: they waited for ever for the lock."""
+    (tmp_path / "script.py").write_text(
+        "from tubelet.demo.render import render\nrender('d', train_per_class=1, val_per_class=1)\n"
+    )
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert 'must do so below `if __name__ == "__main__":`' in done.stderr
 
 
 def measure(frames: np.ndarray) -> tuple[float, float, float, float]:

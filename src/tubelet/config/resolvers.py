@@ -49,13 +49,12 @@ def units(which: str, problem: str, manifest: str | None) -> list[float] | None:
 
 
 def small(key: str, manifest: str | None) -> Any:
-    """The setting `key` for a training manifest of so many videos, see tubelet.data.small_data."""
+    """The setting `key` for a training manifest, see tubelet.data.small_data."""
     if manifest is None:
         raise ValueError("it depends on the number of training videos: set data.train")
-    from tubelet.data.manifest import Manifest
-    from tubelet.data.small_data import settings
+    from tubelet.data.small_data import chosen
 
-    return settings(len(Manifest.read(manifest)))[key]
+    return chosen(manifest)[key]
 
 
 def scene_classes(scene: str) -> int:

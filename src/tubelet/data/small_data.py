@@ -8,6 +8,8 @@ line goes before the chosen one.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +17,7 @@ from rich.table import Table
 
 from tubelet.data.manifest import Manifest
 
+_SIDES = {"left", "right", "clockwise", "anticlockwise", "counterclockwise", "leftward", "rightward"}
 _STEPS = 3000  # at least, as far as 200 epochs allow
 # up to so many videos: epochs are computed; the rest as given
 _TIERS: list[tuple[float, dict[str, Any]]] = [
@@ -31,6 +34,7 @@ _WHY = {
     "head_dropout": "regularisation, as for UCF101",
     "max_epochs": f"about {_STEPS} steps, between 30 and 200 epochs",
     "mixup": "with few videos of a class mixtures are most of what can be seen; none for tiny batches",
+    "flip": "mirrored videos are new ones, unless the names of classes tell left from right",
 }
 
 
@@ -47,10 +51,24 @@ def settings(videos: int) -> dict[str, Any]:
     return chosen
 
 
+def tells_sides(names: Iterable[str]) -> bool:
+    """Whether names of classes tell left from right, so that a mirrored video belongs to another class: "pull left",
+    "PushLeft", "turn_clockwise"; not "bright".
+    """
+    words = (word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z]+", name))
+    return any(word in _SIDES for word in words)
+
+
+def chosen(manifest: str) -> dict[str, Any]:
+    """What fits a training manifest."""
+    found = Manifest.read(manifest)
+    return {**settings(len(found)), "flip": not tells_sides(found.class_names() or [])}
+
+
 def explain(manifest: str) -> Table:
     """What was chosen for a training manifest, and why."""
     videos = len(Manifest.read(manifest))
     table = Table(title=f"chosen for {videos:,} training videos", title_justify="left", show_header=False)
-    for key, value in settings(videos).items():
-        table.add_row(key, f"{value:g}", _WHY[key])
+    for key, value in chosen(manifest).items():
+        table.add_row(key, str(value) if isinstance(value, bool) else f"{value:g}", _WHY[key])
     return table

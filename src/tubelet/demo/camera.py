@@ -19,6 +19,8 @@ AMPLITUDE: Range = (0.06, 0.12)  # of a shake, in frame widths
 SHAKE_FRAMES: Range = (14.0, 22.0)  # one period of a shake
 SCALE: Range = (-0.3, 0.3)  # of the world, in octaves
 WAVELENGTH: Range = (0.15, 1.2)  # of the texture, in frame widths at scale 0
+COLOUR: Range = (0.3, 0.7)
+CONTRAST = 0.2
 
 
 class CameraMotions(Video):
@@ -43,7 +45,7 @@ class CameraMotions(Video):
         return poses
 
     def frames(self) -> np.ndarray:
-        texture = FineTexture.draw(self.own("appearance"), WAVELENGTH)
+        texture = FineTexture.draw(self.own("appearance"), WAVELENGTH, CONTRAST, COLOUR)
         pixel = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE - 0.5
         frames = np.empty((FRAMES, SIZE, SIZE, 3), np.uint8)
         for frame, (x, y, octave) in zip(frames, self.camera(), strict=True):

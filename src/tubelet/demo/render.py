@@ -19,7 +19,7 @@ from tubelet.demo.motions import Motions
 from tubelet.demo.small import SmallObjects
 from tubelet.demo.time import TimeChanges, check_sources
 from tubelet.demo.video import FPS, FRAMES, SIZE, Video, write_video
-from tubelet.videos.processes import Report, run_jobs
+from tubelet.videos.processes import Report, check_main_is_guarded, run_jobs
 
 VERSION = 1  # of this renderer: a directory that another version has rendered is not used
 SCENES: dict[str, type[Video]] = {
@@ -47,11 +47,13 @@ def render(
     """Render `train/*.mp4`, `val/*.mp4`, `train.csv`, `val.csv` and `labels.txt` into `directory` and return it.
 
     A directory that already holds exactly this data set is used as it is. Raises ValueError for any other directory
-    that is not empty, and does not change it. Several processes may call this at once: one renders, the others wait.
+    that is not empty, and does not change it. Raises RuntimeError in a script without `if __name__ == "__main__":`.
+    Several processes may call this at once: one renders, the others wait.
 
     scene: one of SCENES. sources: the videos that `time` cuts its clips from; None: those that packages bring
     (tubelet.demo.time.PACKAGED).
     """
+    check_main_is_guarded()
     check_scene(scene)
     directory = Path(directory).resolve()
     if min(train_per_class, val_per_class) < 1:

@@ -19,7 +19,10 @@ ORBIT: Range = (0.15, 0.25)  # radius of the circles, in frame widths
 RADIUS: Range = (0.12, 0.155)  # of the object, in frame widths
 EDGE = 0.2  # width of the soft edge, in radii
 BACKGROUND_WAVELENGTH: Range = (0.06, 0.3)  # in frame widths
+BACKGROUND_COLOUR: Range = (0.3, 0.7)
 OBJECT_WAVELENGTH: Range = (0.6, 2.0)  # in radii
+OBJECT_COLOUR: Range = (0.0, 1.0)
+CONTRAST = 0.12  # of both textures
 
 
 class SmallObjects(Video):
@@ -39,8 +42,9 @@ class SmallObjects(Video):
     def frames(self) -> np.ndarray:
         # a texture for every video, drawn in the same way for every class
         rng = self.own("appearance")
-        backdrop = FineTexture.draw(rng, BACKGROUND_WAVELENGTH)
-        surface, radius = FineTexture.draw(rng, OBJECT_WAVELENGTH), rng.uniform(*RADIUS)
+        backdrop = FineTexture.draw(rng, BACKGROUND_WAVELENGTH, CONTRAST, BACKGROUND_COLOUR)
+        surface = FineTexture.draw(rng, OBJECT_WAVELENGTH, CONTRAST, OBJECT_COLOUR)
+        radius = rng.uniform(*RADIUS)
         pixel = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
         background = backdrop.colour(pixel[None, :], pixel[:, None])  # [H,W,C]
         frames = np.empty((FRAMES, SIZE, SIZE, 3), np.uint8)

@@ -21,12 +21,12 @@ class FineTexture:
     phase: np.ndarray  # [K]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, wavelength: Range) -> FineTexture:
-        """Wavelengths are drawn log-uniformly: no scale stands out."""
+    def draw(cls, rng: np.random.Generator, wavelength: Range, contrast: float, colour: Range) -> FineTexture:
+        """Wavelengths are drawn log-uniformly: no scale stands out. contrast: deviation of a texture, in [0, 1]."""
         length = np.exp(rng.uniform(*np.log(wavelength), size=WAVES))
         angle, phase = rng.uniform(0, 2 * np.pi, size=(2, WAVES))
         wave = 2 * np.pi / length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        mean, colours = rng.uniform(0.3, 0.7, size=3), rng.normal(scale=0.12, size=(WAVES, 3))
+        mean, colours = rng.uniform(*colour, size=3), rng.normal(size=(WAVES, 3)) * contrast * (2 / WAVES) ** 0.5
         return cls(*(part.astype(np.float32) for part in (mean, colours, wave, phase)))
 
     def colour(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

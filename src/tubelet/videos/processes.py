@@ -42,12 +42,21 @@ class Killed:
     reason: str
 
 
+def check_main_is_guarded() -> None:
+    """Raises RuntimeError in a process that a script's own call has started: it imports that script again, and would
+    wait for ever for the call that waits for it.
+    """
+    if mp.parent_process() is None and mp.current_process().name != "MainProcess":  # it is still being started
+        raise RuntimeError('a script that calls tubelet must do so below `if __name__ == "__main__":`')
+
+
 def run_jobs(
     work: Callable[[Job, Report], Result], jobs: Iterable[Job], workers: int, limit: float
 ) -> Iterator[tuple[Job, Result | Killed]]:
     """(job, its result) as they finish. A process that stays in one stage for more than `limit` seconds is killed, and
     another takes its place. `work` must be importable by name; an exception in it is raised here.
     """
+    check_main_is_guarded()
     if workers < 1 or limit <= 0:
         raise ValueError(f"workers must be at least 1 and the limit positive, got {workers} and {limit:g} seconds")
     team, waiting = _Team[Job, Result](work, limit), iter(jobs)
