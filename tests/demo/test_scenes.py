@@ -9,7 +9,6 @@ import pytest
 from tubelet.data.manifest import Manifest
 from tubelet.demo import time
 from tubelet.demo.camera import CameraMotions
-from tubelet.demo.data import DemoVideos
 from tubelet.demo.few_labels import demo
 from tubelet.demo.render import SCENES, render
 from tubelet.demo.small import SmallObjects
@@ -126,8 +125,6 @@ def test_what_cannot_be_rendered_is_said(
 ) -> None:
     with pytest.raises(ValueError, match=r"data\.scene must be one of motions, small, camera, time, got 'smal'"):
         render(tmp_path / "a", scene="smal")
-    with pytest.raises(ValueError, match=r"data\.scene must be one of"):
-        DemoVideos("smal", train="a.csv")
     with pytest.raises(ValueError, match=r"there is no .*none\.mp4"):
         check_sources(["none.mp4"])
     monkeypatch.setattr(time, "PACKAGED", {})

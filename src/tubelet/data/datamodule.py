@@ -81,6 +81,7 @@ class VideoDataModule(L.LightningDataModule):
     max_bad_share      in [0, 1]: the run fails if more of a manifest's videos cannot be read
     timeout            seconds a worker may take over one batch before the run fails; 0: no limit
     prepare            called once a node before anything is read, to make the files
+    scene              of the demo: only its config reads it, for the paths and for `prepare`
     grid               the clip and its tokens
     preprocess         how the model wants its pixels
     masking            draws a clip's mask in the worker; None: batches without masks
@@ -113,6 +114,7 @@ class VideoDataModule(L.LightningDataModule):
         max_bad_share: float = 0.1,
         timeout: float = 300.0,
         prepare: Callable[[], Any] | None = None,
+        scene: str | None = None,
         *,
         grid: ClipGrid,
         preprocess: Preprocess,

@@ -23,7 +23,7 @@ class FineTexture:
     @classmethod
     def draw(cls, rng: np.random.Generator, wavelength: Range, contrast: float, colour: Range) -> FineTexture:
         """Wavelengths are drawn log-uniformly: no scale stands out. contrast: deviation of a texture, in [0, 1]."""
-        length = np.exp(rng.uniform(*np.log(wavelength), size=WAVES))
+        length = np.exp(rng.uniform(np.log(wavelength[0]), np.log(wavelength[1]), size=WAVES))
         angle, phase = rng.uniform(0, 2 * np.pi, size=(2, WAVES))
         wave = 2 * np.pi / length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         mean, colours = rng.uniform(*colour, size=3), rng.normal(size=(WAVES, 3)) * contrast * (2 / WAVES) ** 0.5
