@@ -31,10 +31,10 @@ def main(conf: Path | None = None) -> None:
 def run(cfg: DictConfig) -> float | None:
     """Returns what a sweeper such as Optuna's optimises: `objective`, None if the run did not log it."""
     with job_errors():
-        from tubelet.run import main  # not above: a mistake in the config is reported first
+        from tubelet.study import point  # not above: a mistake in the config is reported first
 
         left = unchosen(HydraConfig.get()) if cfg.weights is not None else {}
-        return main(cfg, left).get(cfg.objective)
+        return point(cfg, left).get(cfg.objective)
 
 
 if __name__ == "__main__":
