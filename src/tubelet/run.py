@@ -28,7 +28,7 @@ from tubelet.data.randomness import generator, key
 from tubelet.evaluate.reconstruction import can_reconstruct
 from tubelet.loggers.complete import complete
 from tubelet.loggers.metrics_csv import MetricsCSV
-from tubelet.masking import Mask, MaskGenerator
+from tubelet.masking import Mask, MaskGenerator, with_length
 from tubelet.methods.base import Method, Plan, method_of
 from tubelet.models.base import VideoModel
 from tubelet.models.masked import MaskedModel
@@ -149,6 +149,7 @@ def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
     model: VideoModel = build_node(config["model"], where="model")
     masking = None
     if target_of(config["method"]["_target_"]).masked:
+        config["masking"] = with_length(config["masking"], config["trainer"])
         masking = build_node(config["masking"], where="masking")
         model.check_masking(masking)
     taken: tuple[str, ...] = ()

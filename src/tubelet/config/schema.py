@@ -59,7 +59,7 @@ NULLABLE = ("masking", "decoder", "target", "preprocess", *COLLECTIONS)  # what 
 
 SUPPLIED = {
     "data": ("grid", "preprocess", "masking", "labels", "seed", "accumulate", "run_dir"),
-    "masking": ("grid", "generator"),
+    "masking": ("grid", "generator", "epoch"),
     "decoder": ("encoder", "target_dim"),
     "target": ("encoder", "preprocess"),
     "method": ("model", "model_config", "optim", "plan"),
