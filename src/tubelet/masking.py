@@ -16,6 +16,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -76,12 +77,15 @@ def scheduled(function: MaskGenerator) -> MaskGenerator:
             named["ratio"] = ratio_at(schedule, epoch)
         return function(*arguments, **named)  # type: ignore[no-any-return]
 
-    own = inspect.signature(masking, follow_wrapped=False).parameters
-    added = [own[name] for name in ("schedule", "epoch")]
+    added = {"schedule": "Mapping[str, Any] | None", "epoch": "int | None"}  # to what `wraps` has copied
+    masking.__annotations__ = {**function.__annotations__, **added}
     masking.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*inspect.signature(function).parameters.values(), *added], return_annotation=Tensor
+        [
+            *inspect.signature(function).parameters.values(),
+            *(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in added.items()),
+        ],
+        return_annotation="Tensor",
     )
-    masking.__annotations__ = {**function.__annotations__, **{p.name: p.annotation for p in added}}
     return masking
 
 
