@@ -82,17 +82,33 @@ def varied(runs: list[Run]) -> list[str]:
 
 
 def rows(runs: list[Run]) -> list[dict[str, Any]]:
-    """One row per run: `run`, `state`, the keys that differ, then the last metrics."""
+    """One row per run: `run`, `state`, the keys that differ, then the last metrics. A class is named without its
+    module: `masking: tube`, not `masking._target_: tubelet.masking.tube`.
+    """
     keys = varied(runs)
     return [
         {
             "run": run.name,
             "state": run.state,
-            **{key: run.config.get(key) for key in keys},
-            **run.summary,
+            **{short_key(key): _short(key, run.config.get(key)) for key in keys},
+            **{name: value for name, value in run.summary.items() if name != "name"},
         }
         for run in runs
     ]
+
+
+def short_key(key: str) -> str:
+    """`masking._target_` -> `masking`"""
+    return key.removesuffix("._target_")
+
+
+def short_value(key: str, value: Any) -> str:
+    """The value of a key as text; a Python path without its modules."""
+    return str(_short(key, value))
+
+
+def _short(key: str, value: Any) -> Any:
+    return str(value).rpartition(".")[2] if key.endswith("_target_") and value is not None else value
 
 
 def write_csv(runs: list[Run], path: Path) -> None:
