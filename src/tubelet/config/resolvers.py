@@ -67,7 +67,6 @@ def scene_classes(scene: str) -> int:
     return len(SCENES[scene].labels)
 
 
-OmegaConf.register_new_resolver("scene_classes", scene_classes, replace=True)
 _NAMELESS = r"(experiment|name|resume|sweep|logger|callbacks|data\.num_workers|trainer\.(devices|num_nodes|compile))\b"
 """Overrides that leave a run the same point of a study."""
 
@@ -79,6 +78,7 @@ def point(overrides: Iterable[str]) -> str:
 
 
 OmegaConf.register_new_resolver("point", point, replace=True)
+OmegaConf.register_new_resolver("scene_classes", scene_classes, replace=True)
 OmegaConf.register_new_resolver("problem", problem, replace=True)
 OmegaConf.register_new_resolver("classes", classes, replace=True)
 OmegaConf.register_new_resolver("units", units, replace=True)
