@@ -22,13 +22,14 @@ def unfinished(run: Path, names: Iterable[str]) -> list[str]:
 
 
 def results(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of the probe `name`, as columns of its run: `val/top1` of `linear` is `linear/val_top1`, and
-    `val/knn_top1` of `knn` is `knn/top1`. Losses are left out, and what single heads of a probe reach, too.
+    """The scores of the probe `name`, and its seconds, as columns of its run: `val/top1` of `linear` is
+    `linear/val_top1`, and `val/knn_top1` of `knn` is `knn/top1`. Losses are left out, and what single heads of a probe
+    reach, too.
     """
     scores = {
         metric: value
         for metric, value in summary.items()
-        if metric.startswith(("val/", "test/")) and "loss" not in metric and "_lr" not in metric
+        if metric.startswith(("val/", "test/", "seconds")) and "loss" not in metric and "_lr" not in metric
     }
     return {f"{name}/{_short(name, metric)}": value for metric, value in scores.items()}
 
