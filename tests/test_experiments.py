@@ -41,7 +41,7 @@ def test_it_composes_and_passes(name: str, videos: Path) -> None:
         check(compose_experiment(name, "weights=null" if name.startswith("demo_pretrain") else "weights=some"))
 
 
-PRETRAINING = [name for name in EXPERIMENTS if "pretrain" in name or name == "demo_knn"]
+PRETRAINING = [name for name in EXPERIMENTS if "pretrain" in name or name in ("demo_knn", "sweep_masking")]
 LABELLED = [name for name in EXPERIMENTS if name not in PRETRAINING]
 
 

@@ -1,5 +1,7 @@
 """Exact counts, uniformity, determinism, and what each masking looks like."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from tubelet.masking import Mask
 
 GRID = ClipGrid(16, 224, 224, 2, 16)  # 8 x 14 x 14
 SMALL = ClipGrid(8, 32, 48, 2, 8)  # 4 x 4 x 6
-GENERATORS = [masking.tube, masking.random, masking.frame, masking.multiblock, masking.running_cell]
+GENERATORS = [masking.tube, masking.random, masking.frame, masking.multiblock, masking.running_cell, masking.mixed]
 
 
 def draw(kind, grid, ratio, seed=0):
@@ -27,6 +29,8 @@ def draw(kind, grid, ratio, seed=0):
         (masking.multiblock, 0.5, 8 * 98),
         (masking.running_cell, 0.5, 8 * 98),
         (masking.running_cell, 0.75, 8 * 147),
+        (masking.causal, 0.75, 6 * 196),
+        (masking.mixed, 0.9, 8 * 176),  # of a tube; a frame masking alone would hide 7 * 196
     ],
 )
 def test_exact_count(kind, ratio, count):
@@ -46,12 +50,78 @@ def test_the_same_key_draws_the_same_mask(kind):
     assert any(not torch.equal(first, draw(kind, GRID, 0.5, seed)) for seed in range(8, 20))
 
 
-@pytest.mark.parametrize("kind", [masking.tube, masking.random, masking.frame, masking.running_cell])
+@pytest.mark.parametrize("kind", [masking.tube, masking.random, masking.frame, masking.running_cell, masking.mixed])
 def test_every_token_is_hidden_equally_often(kind):
     draws = 2000
     share = sum(draw(kind, SMALL, 0.5, seed).double() for seed in range(draws)) / draws
     # five standard deviations of a share of one half
     assert (share - 0.5).abs().max() < 5 * (0.25 / draws) ** 0.5
+
+
+@pytest.mark.parametrize(("kind", "units"), [(masking.tube, 24), (masking.random, 96), (masking.frame, 4)])
+def test_hidden_counts_are_those_of_a_uniform_choice(kind, units):
+    """Chi-square of how often each of the units (positions, tokens or time steps) that are drawn is hidden."""
+    draws, ratio = 1000, 0.75
+    masks = torch.stack([draw(kind, SMALL, ratio, seed) for seed in range(draws)]).view(draws, 4, 24)
+    drawn = {24: masks[:, 0], 96: masks.flatten(1), 4: masks[:, :, 0]}[units]  # [draws,units]
+    # of draws without replacement: independent ones would vary more, by units / (units - 1)
+    spread = draws * ratio * (1 - ratio) * units / (units - 1)
+    chi_square = float(((drawn.sum(0) - draws * ratio) ** 2 / spread).sum())
+    freedom = units - 1
+    assert abs(chi_square - freedom) < 5 * (2 * freedom) ** 0.5
+
+
+def test_causal_hides_the_future():
+    steps = draw(masking.causal, GRID, 0.75).view(8, 196)
+    assert steps.float().mean(1).tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_mixed_takes_each_kind_as_often_as_it_says():
+    def is_tube(seed):
+        hidden = masking.mixed(SMALL, 0.75, torch.Generator().manual_seed(seed), {"tube": 3, "frame": 1})
+        return bool((hidden.view(4, 24) == hidden.view(4, 24)[0]).all())
+
+    share = sum(is_tube(seed) for seed in range(800)) / 800
+    assert abs(share - 0.75) < 5 * (0.75 * 0.25 / 800) ** 0.5
+
+
+def test_mixed_hides_all_that_its_kind_hides():
+    for seed in range(20):
+        hidden = masking.mixed(GRID, 0.9, torch.Generator().manual_seed(seed), {"frame": 1, "random": 1e-9})
+        assert int(hidden.view(8, 196).all(1).sum()) == 7
+        assert int(hidden.sum()) == 1411  # of random masking, which hides 39 more
+
+
+def test_a_schedule_by_hand():
+    schedule = {"from": 0.5, "to": 0.9, "kind": "linear", "epochs": 9, "levels": 3}
+    ratios = [masking.ratio_at(schedule, epoch) for epoch in range(11)]
+    assert ratios == pytest.approx([0.5] * 3 + [0.7] * 3 + [0.9] * 5)  # 2 / 8 rounds down to an even level
+    cosine = [masking.ratio_at({**schedule, "kind": "cosine", "levels": 99}, epoch) for epoch in (0, 2, 4, 8)]
+    assert cosine == pytest.approx([0.5, 0.5 + 0.4 * 0.1464, 0.7, 0.9], abs=3e-3)
+    assert masking.ratio_at(schedule, None) == 0.9
+
+
+def test_a_masking_with_a_schedule_is_that_of_its_epoch():
+    scheduled = partial(masking.tube, ratio=0.1, schedule={"from": 0.5, "to": 0.75, "epochs": 2})
+    for epoch, ratio in ((0, 0.5), (1, 0.75), (7, 0.75)):
+        drawn = masking.at_epoch(scheduled, epoch)(GRID, generator=torch.Generator().manual_seed(3))
+        assert torch.equal(drawn, draw(masking.tube, GRID, ratio, 3))
+    plain = partial(masking.tube, ratio=0.5)
+    assert masking.at_epoch(plain, 3) is plain
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"from": 0.5}, "has the keys from, to, kind, epochs and levels, got from"),
+        ({"from": 0.5, "to": 1.0}, r"must lie in \(0, 1\), got 1.0"),
+        ({"from": 0.5, "to": 0.9, "kind": "square"}, "must be one of linear, cosine, got square"),
+        ({"from": 0.5, "to": 0.9, "levels": 1}, "levels must be at least 2, got 1"),
+    ],
+)
+def test_a_schedule_that_cannot_be(schedule, message):
+    with pytest.raises(ValueError, match=message):
+        masking.tube(GRID, ratio=0.5, generator=torch.Generator(), schedule=schedule)
 
 
 def test_multiblock_reaches_every_position():
@@ -120,5 +190,9 @@ def test_errors_name_both_numbers():
         draw(masking.running_cell, GRID, 0.1)
     with pytest.raises(ValueError, match="do not tile a frame of 3x4 patches"):
         draw(masking.running_cell, ClipGrid(4, 24, 32, 2, 8), 0.5)
+    with pytest.raises(ValueError, match=r"there is no cube \(there are: tube, random, frame, causal"):
+        masking.mixed(GRID, 0.5, torch.Generator(), {"cube": 1})
+    with pytest.raises(ValueError, match="must be probabilities, got"):
+        masking.mixed(GRID, 0.5, torch.Generator(), {"tube": 0})
     with pytest.raises(ValueError, match="multiple of 4 time steps, this clip has 2"):
         masking.dual(ClipGrid(4, 32, 32, 2, 8), ratio=0.5, generator=torch.Generator())

@@ -11,6 +11,7 @@ import typer
 from tubelet.bench import commands
 from tubelet.config import user_errors
 from tubelet.config.options import Device, Model, Preprocess, Trust, settings
+from tubelet.evaluate.masks import masks
 
 app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -322,6 +323,9 @@ def attention(
 
     encoder = on_device(load_encoder(model, trust=trust or [], preprocess=settings(preprocess)), device)
     print(save_attention(encoder, video, out))
+
+
+app.command()(masks)
 
 
 def main() -> None:

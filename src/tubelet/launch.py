@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -30,11 +31,14 @@ def main(conf: Path | None = None) -> None:
 
 def run(cfg: DictConfig) -> float | None:
     """Returns what a sweeper such as Optuna's optimises: `objective`, None if the run did not log it."""
+    if multiprocessing.get_start_method(allow_none=True) == "loky":
+        # a process of joblib's launcher: it cannot start the workers of a loader in its own way
+        multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     with job_errors():
-        from tubelet.run import main  # not above: a mistake in the config is reported first
+        from tubelet.study import point  # not above: a mistake in the config is reported first
 
         left = unchosen(HydraConfig.get()) if cfg.weights is not None else {}
-        return main(cfg, left).get(cfg.objective)
+        return point(cfg, left).get(cfg.objective)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A masking is a function `(grid, ratio, generator) -> bool [N]` that draws the mask of one clip. The loader's worker
 calls it with the clip's own random key, so a run draws the same masks on any device and with any number of workers.
 `Mask.from_hidden` turns a batch of masks into index tensors. The number of hidden tokens depends on (grid, ratio)
-alone, so shapes stay static.
+alone, so shapes stay static. With `schedule` the ratio changes from epoch to epoch (`scheduled`).
 
 Sources: tube, random and frame masking: VideoMAE, https://arxiv.org/abs/2203.12602 (section 3.3); multiblock: V-JEPA,
 https://arxiv.org/abs/2404.08471; running cells and dual masking: VideoMAEv2, https://arxiv.org/abs/2303.16727.
@@ -11,9 +11,13 @@ https://arxiv.org/abs/2404.08471; running cells and dual masking: VideoMAEv2, ht
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import Parameter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +26,8 @@ from tubelet.clip import ClipGrid
 
 MaskGenerator = Callable[..., Tensor]
 """`(grid: ClipGrid, *, generator: torch.Generator) -> bool [N]`. The ratio is already bound (a Hydra `_partial_`)."""
+
+_SHAPES = {"linear": lambda x: x, "cosine": lambda x: (1 - math.cos(math.pi * x)) / 2}
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,75 @@ class Mask:
         return Mask(self.visible.pin_memory(), self.hidden.pin_memory())
 
 
+def scheduled(function: MaskGenerator) -> MaskGenerator:
+    """A masking that also takes `schedule`, which then decides the ratio: `{from: 0.5, to: 0.9, kind: linear}`.
+
+    The ratio goes from `from` in the first epoch to `to` in epoch `epochs` (default: those of the run), linearly or by
+    a half cosine, in `levels` equal steps (default: 5): every number of tokens is another shape, for which blocks are
+    compiled. All clips of a step belong to one epoch, so their shapes agree. Where no epoch is passed, for example
+    in validation, the ratio is `to`. Raises ValueError for a schedule that cannot be.
+    """
+
+    @functools.wraps(function)
+    def masking(
+        *arguments: Any, schedule: Mapping[str, Any] | None = None, epoch: int | None = None, **named: Any
+    ) -> Tensor:
+        if schedule is not None:
+            named["ratio"] = ratio_at(schedule, epoch)
+        return function(*arguments, **named)  # type: ignore[no-any-return]
+
+    added = {"schedule": "Mapping[str, Any] | None", "epoch": "int | None"}  # to what `wraps` has copied
+    masking.__annotations__ = {**function.__annotations__, **added}
+    masking.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            *inspect.signature(function).parameters.values(),
+            *(Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in added.items()),
+        ],
+        return_annotation="Tensor",
+    )
+    return masking
+
+
+def ratio_at(schedule: Mapping[str, Any], epoch: int | None) -> float:
+    """The ratio of a schedule in an epoch, counted from 0; None: the last one."""
+    known = {"from", "to", "kind", "epochs", "levels"}
+    if not {"from", "to"} <= schedule.keys() <= known:
+        raise ValueError(f"masking.schedule has the keys from, to, kind, epochs and levels, got {', '.join(schedule)}")
+    first, last, kind = float(schedule["from"]), float(schedule["to"]), schedule.get("kind", "linear")
+    levels, epochs = schedule.get("levels", 5), schedule.get("epochs")
+    _check_ratio(first)
+    _check_ratio(last)
+    if kind not in _SHAPES:
+        raise ValueError(f"masking.schedule.kind must be one of {', '.join(_SHAPES)}, got {kind}")
+    if levels < 2:
+        raise ValueError(f"masking.schedule.levels must be at least 2, got {levels}")
+    if epoch is None:
+        return last
+    if epochs is None or epochs < 1:
+        raise ValueError(f"masking.schedule.epochs must be at least 1, got {epochs}")
+    passed = min(epoch / max(epochs - 1, 1), 1.0)
+    return first + (last - first) * round(_SHAPES[kind](passed) * (levels - 1)) / (levels - 1)
+
+
+def with_length(node: dict[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of a masking whose schedule, if it has one, knows how many epochs it has: those of the run. Raises
+    ValueError if the run does not know them either.
+    """
+    schedule = node.get("schedule")
+    if not schedule or "epochs" in schedule:
+        return node
+    if trainer["max_steps"] > 0:
+        raise ValueError("masking.schedule needs a number of epochs (masking.schedule.epochs) with trainer.max_steps")
+    return {**node, "schedule": {**schedule, "epochs": trainer["max_epochs"]}}
+
+
+def at_epoch(masking: MaskGenerator, epoch: int) -> MaskGenerator:
+    """The masking of one epoch: itself, unless it has a schedule."""
+    has = isinstance(masking, functools.partial) and masking.keywords.get("schedule") is not None
+    return functools.partial(masking, epoch=epoch) if has else masking
+
+
+@scheduled
 def tube(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tensor:
     """Hide `int(ratio * h*w)` positions, the same ones in every frame: VideoMAE's tube masking and rounding."""
     _check_ratio(ratio)
@@ -61,18 +136,30 @@ def tube(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tensor:
     return positions.repeat(grid.t)  # [t*h*w]
 
 
+@scheduled
 def random(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tensor:
     """Hide `int(ratio * N)` tokens anywhere in space and time."""
     _check_ratio(ratio)
     return _choose(grid.N, int(ratio * grid.N), generator)
 
 
+@scheduled
 def frame(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tensor:
     """Hide `int(ratio * t)` whole time steps."""
     _check_ratio(ratio)
     return _choose(grid.t, int(ratio * grid.t), generator).repeat_interleave(grid.h * grid.w)
 
 
+@scheduled
+def causal(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tensor:
+    """Hide the last `int(ratio * t)` time steps: the future, predicted from the past. Nothing is drawn."""
+    _check_ratio(ratio)
+    count = int(ratio * grid.t)
+    _check_count(count, grid.t)
+    return (torch.arange(grid.t) >= grid.t - count).repeat_interleave(grid.h * grid.w)
+
+
+@scheduled
 def multiblock(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tensor:
     """Hide `int(ratio * h*w)` positions, the same ones in every frame, in blocks of aspect 0.75 to 1.5.
 
@@ -97,6 +184,7 @@ def multiblock(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tens
     return hidden.flatten().repeat(grid.t)  # [t*h*w]
 
 
+@scheduled
 def running_cell(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Tensor:
     """Hide `int(4 * ratio)` patches of every 2x2 cell: neighbours in reading order, shifted by one per time step.
 
@@ -114,6 +202,7 @@ def running_cell(grid: ClipGrid, ratio: float, generator: torch.Generator) -> Te
     return ((place + step + phase) % 4 < count).flatten()
 
 
+@scheduled
 def dual(grid: ClipGrid, ratio: float, generator: torch.Generator, decoder_ratio: float = 0.5) -> Tensor:
     """VideoMAEv2's dual masking, bool [2,N]: a tube mask for the encoder, and running cells for the decoder. The
     decoder predicts the tokens that the first hides and the second does not. Raises ValueError unless the number of
@@ -124,10 +213,41 @@ def dual(grid: ClipGrid, ratio: float, generator: torch.Generator, decoder_ratio
     return torch.stack([tube(grid, ratio, generator), running_cell(grid, decoder_ratio, generator)])
 
 
+@scheduled
+def mixed(grid: ClipGrid, ratio: float, generator: torch.Generator, kinds: Mapping[str, float] | None = None) -> Tensor:
+    """For each clip, one of several maskings of this file. `kinds`: name -> probability, up to a common factor; None:
+    tube and frame alike.
+
+    All clips must hide equally many tokens, and the roundings of the kinds differ. So every clip hides as many as the
+    kind that hides most: more tokens, drawn anywhere, are hidden where a kind hides fewer. Raises ValueError for a name
+    that does not exist or hides nothing by itself, or for probabilities that are negative or all zero.
+    """
+    chances = dict(kinds or {"tube": 1.0, "frame": 1.0})
+    known = {name: f for name, f in generators().items() if name not in ("mixed", "dual")}
+    if unknown := chances.keys() - known.keys():
+        raise ValueError(f"masking.kinds: there is no {', '.join(sorted(unknown))} (there are: {', '.join(known)})")
+    if min(chances.values()) < 0 or sum(chances.values()) <= 0:
+        raise ValueError(f"masking.kinds must be probabilities, got {chances}")
+    names = [name for name, chance in chances.items() if chance > 0]
+    drawn = torch.tensor([chances[name] for name in names], dtype=torch.float64).multinomial(1, generator=generator)
+    hidden = known[names[int(drawn)]](grid, ratio, generator)
+    most = max(_count(known[name], grid, ratio) for name in names)
+    left = (~hidden).nonzero().flatten()
+    more = torch.randperm(len(left), generator=generator)[: most - int(hidden.sum())]
+    hidden[left[more]] = True
+    return hidden
+
+
 def generators() -> dict[str, MaskGenerator]:
     """Every masking of this file, by name."""
     public = {name: f for name, f in globals().items() if inspect.isfunction(f) and not name.startswith("_")}
     return {name: f for name, f in public.items() if next(iter(inspect.signature(f).parameters), "") == "grid"}
+
+
+@functools.cache
+def _count(masking: MaskGenerator, grid: ClipGrid, ratio: float) -> int:
+    """How many tokens a masking hides, which does not depend on the draw."""
+    return int(masking(grid, ratio, torch.Generator().manual_seed(0)).sum())
 
 
 def _block(grid: ClipGrid, scale: float, generator: torch.Generator) -> Tensor:

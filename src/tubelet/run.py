@@ -28,7 +28,7 @@ from tubelet.data.randomness import generator, key
 from tubelet.evaluate.reconstruction import can_reconstruct
 from tubelet.loggers.complete import complete
 from tubelet.loggers.metrics_csv import MetricsCSV
-from tubelet.masking import Mask, MaskGenerator
+from tubelet.masking import Mask, MaskGenerator, with_length
 from tubelet.methods.base import Method, Plan, method_of
 from tubelet.models.base import VideoModel
 from tubelet.models.masked import MaskedModel
@@ -78,9 +78,18 @@ def main(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str, 
     check(cfg)
     with signals.all_noted():
         try:
-            return _run(_with_parts_of_weights(cfg, unchosen or {}))
+            return run_once(cfg, unchosen)[0]
         except Interrupted as interrupted:
             end_process(interrupted)
+
+
+def run_once(
+    cfg: DictConfig, unchosen: dict[str, Node] | None = None, directory: Path | None = None
+) -> tuple[dict[str, float], Path]:
+    """What `main` does, for a caller that has checked the config and deals with signals (raises Interrupted). Returns
+    the run directory, too. `directory`: where the run is to be; None: where the config or a sweep says.
+    """
+    return _run(_with_parts_of_weights(cfg, unchosen or {}), directory)
 
 
 def _with_parts_of_weights(cfg: DictConfig, unchosen: dict[str, Node]) -> DictConfig:
@@ -100,14 +109,14 @@ def _with_parts_of_weights(cfg: DictConfig, unchosen: dict[str, Node]) -> DictCo
     return new
 
 
-def _run(cfg: DictConfig) -> dict[str, float]:
+def _run(cfg: DictConfig, fixed: Path | None) -> tuple[dict[str, float], Path]:
     started = perf_counter()
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     model, masking = start_model(config)  # first, so that a model that cannot be built leaves no run directory
-    run, checkpoint, finished = _directory(cfg)
+    run, checkpoint, finished = _directory(cfg, fixed)
     try:
         if finished:
-            return _saved_metrics(run)
+            return _saved_metrics(run), run.path
         if checkpoint is not None and checkpoint.is_dir() != (cfg.trainer.strategy == "fsdp"):
             written = "with" if checkpoint.is_dir() else "without"
             raise ValueError(
@@ -120,7 +129,7 @@ def _run(cfg: DictConfig) -> dict[str, float]:
             metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
         if trainer.is_global_zero and not trainer.interrupted:
             _finish(cfg, run, trainer, metrics, perf_counter() - started)
-        return metrics
+        return metrics, run.path
     finally:
         run.unlock()
         if "LOCAL_RANK" not in os.environ:
@@ -140,6 +149,7 @@ def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
     model: VideoModel = build_node(config["model"], where="model")
     masking = None
     if target_of(config["method"]["_target_"]).masked:
+        config["masking"] = with_length(config["masking"], config["trainer"])
         masking = build_node(config["masking"], where="masking")
         model.check_masking(masking)
     taken: tuple[str, ...] = ()
@@ -205,7 +215,7 @@ def _ranks(config: Any) -> Ranks:
     return join(config["trainer"]["accelerator"], config["trainer"]["timeout_minutes"])
 
 
-def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
+def _directory(cfg: DictConfig, fixed: Path | None) -> tuple[RunDirectory, Path | None, bool]:
     """The run directory, the checkpoint to continue from (or None), and whether the run is finished already.
 
     Rank 0 chooses and locks the directory, and prints the reason. All other ranks get the same values, whether
@@ -216,8 +226,7 @@ def _directory(cfg: DictConfig) -> tuple[RunDirectory, Path | None, bool]:
     if ranks.size == 1 and os.environ.get("LOCAL_RANK", "0") != "0" and CHOSEN in os.environ:
         path, checkpoint = json.loads(os.environ[CHOSEN])
         return RunDirectory(Path(path)), checkpoint and Path(checkpoint), False
-    fixed = None
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if fixed is None and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         fixed = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))  # a sweep sets the directory of each job
     locked: list[RunDirectory] = []
 

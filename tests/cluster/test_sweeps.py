@@ -1,8 +1,10 @@
 """Mask ratios: as a job array, and by Hydra's submitit launcher."""
 
 import csv
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from jobs import PATIENCE, Jobs
@@ -67,3 +69,21 @@ def test_submitit(jobs: Jobs) -> None:
     assert launcher.returncode == 0, output
     (sweep,) = jobs.directory.glob("runs/try/sweep_*/sweep.csv")
     assert sorted(table(sweep)) == ["0.25", "0.5"]
+
+
+def test_an_array_of_points_with_probes(jobs: Jobs, tiny_arguments: Callable[..., list[str]]) -> None:
+    """One of its tasks is requeued, alone: it continues its point, and then probes it."""
+    jobs.slow.touch()
+    probe = json.dumps([*tiny_arguments(), "stage=validate", "callbacks.knn.k=1"])
+    study = ["sweep.probes=[knn]", f"+sweep.overrides.knn={probe}", "trainer.strategy=auto"]
+    array = jobs.submit("--array=0-1", "slurm/sweep.sbatch", "masking.ratio=0.25,0.5", *jobs.arguments, *study)
+    until(lambda: len(list(jobs.directory.glob("runs/try/*/metrics.csv"))) == 2, PATIENCE, "two runs")
+    jobs.slurm.call("scancel", "--signal=USR1", f"{array.number}_1")
+    until(lambda: jobs.job(f"{array.number}_1")["Restarts"] == "1", PATIENCE, "another start of the second")
+    jobs.slow.unlink()
+    for task in range(2):
+        jobs.job(f"{array.number}_{task}").ended()
+    with report(jobs.directory / "runs/try", jobs.directory / "ratios.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    probed = sorted((row["masking.ratio"], row["state"]) for row in rows if row["knn/top1"])
+    assert probed == [("0.25", "finished"), ("0.5", "finished")]

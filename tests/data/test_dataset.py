@@ -185,3 +185,10 @@ def test_a_frame_rate_needs_the_files_own(videos, tmp_path):
     greys = [dataset[0, index].clips[0, 0, :, 4, 4].tolist() for index in (0, 1)]
     assert greys[0] == pytest.approx([20 + 5 * n for n in (16, 18, 20, 22)], abs=2)
     assert greys[1] == pytest.approx([20 + 5 * n for n in (13, 17, 21, 25)], abs=2)  # what verify measured goes first
+
+
+def test_a_schedule_goes_by_the_epoch_in_training_and_has_ended_in_evaluation(videos):
+    masking = partial(tube, ratio=0.1, schedule={"from": 0.25, "to": 0.75, "epochs": 3, "levels": 3})
+    trained = training(Manifest.read(videos), masking=masking, repeats=2)
+    assert [trained[epoch, 1].hidden.sum(1).tolist() for epoch in range(4)] == [[8, 8], [16, 16], [24, 24], [24, 24]]
+    assert evaluation(Manifest.read(videos), masking=masking)[0, 1].hidden.sum() == 24

@@ -44,7 +44,7 @@ def test_a_page_that_needs_no_other_file(folder: Path) -> None:
     assert "<td>0.75</td>" in text
     assert "http" not in text
     newest = [(run / "reconstructions" / "step_0000020.png").read_bytes() for run in sorted(folder.glob("ratio*"))]
-    assert images(page)[1:] == newest
+    assert images(page)[2:] == newest  # after the result over the ratio, and the curves
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["report.html"]
 
 
@@ -61,7 +61,7 @@ def test_only_runs_of_one_name_share_panels(folder: Path) -> None:
         run = folder / str(i)
         make_run(run, 0.5, encoder=f"vit\nname: {name}")
     assert re.findall("<h2>(.*?)</h2>", report(folder).read_text()) == ["a", "b", ""]
-    assert len(images(folder / "report.html")) == 3 + 5  # one of each name, one of each run
+    assert len(images(folder / "report.html")) == 1 + 3 + 5  # one of the ratios, one of each name, one of each run
     assert Image.open(report(folder, folder / "x.png")).size == (1000, 1600)
 
 

@@ -229,3 +229,29 @@ def test_a_system_without_flock_and_fork(monkeypatch: pytest.MonkeyPatch, caplog
     monkeypatch.delattr(os, "register_at_fork")
     choose(config())
     assert "this file system has no locks (no flock)" in caplog.text
+
+
+def test_auto_skips_what_is_finished_in_the_directory_of_a_sweep() -> None:
+    place = Path("runs/study/seed-0")
+    choose(config(), place)[0].unlock()
+    save(place / "checkpoints" / "last.ckpt")
+    (place / "summary.json").write_text("{}")
+    run, checkpoint, reason = choose(config(resume="auto", sweep={"probes": ["knn"]}), place)
+    assert (run.path, checkpoint, run.finished) == (place, None, True)
+    assert reason == f"resume=auto: {place} is finished"
+    run.unlock()
+    for other, named in ({"seed": 1}, "seed is '1', not '0'"), ({"trainer": {"max_steps": 9}}, "trainer.max_steps=9"):
+        with pytest.raises(ValueError, match=f"holds another run .{named}"):
+            choose(config(resume="auto", **other), place)
+
+
+def test_auto_finds_a_run_that_lacks_probes() -> None:
+    path = interrupted()
+    (path / "summary.json").write_text("{}")
+    lacking = config(resume="auto", sweep={"probes": ["knn"]})
+    run, _, _ = choose(lacking)
+    assert (run.path, run.finished) == (path, True)
+    run.unlock()
+    (path / "probes" / "knn").mkdir(parents=True)
+    (path / "probes" / "knn" / "summary.json").write_text("{}")
+    assert choose(lacking)[0].path != path

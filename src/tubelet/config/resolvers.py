@@ -1,9 +1,11 @@
 """What a config may leave to the data: `${problem:...}`, `${classes:...}`, `${units:...}` and `${small:...}`. Only then
-are manifests read, which takes pyarrow.
+are manifests read, which takes pyarrow. And `${point:...}`, the name of a point of a study.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,17 @@ def scene_classes(scene: str) -> int:
     return len(SCENES[scene].labels)
 
 
+_NAMELESS = r"(experiment|name|resume|sweep|logger|callbacks|data\.num_workers|trainer\.(devices|num_nodes|compile))\b"
+"""Overrides that leave a run the same point of a study."""
+
+
+def point(overrides: Iterable[str]) -> str:
+    """What names a point of a study, however large the grid grows: `masking-tube_masking.ratio-0.5_seed-0`."""
+    named = sorted(override for override in overrides if not re.match(rf"[+~]*{_NAMELESS}", override))
+    return "_".join(re.sub(r"[^\w.-]+", "-", override).strip("-") for override in named) or "point"
+
+
+OmegaConf.register_new_resolver("point", point, replace=True)
 OmegaConf.register_new_resolver("scene_classes", scene_classes, replace=True)
 OmegaConf.register_new_resolver("problem", problem, replace=True)
 OmegaConf.register_new_resolver("classes", classes, replace=True)

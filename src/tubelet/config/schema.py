@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 T = TypeVar("T")
+
+
+@dataclass
+class Sweep:
+    """What a point of a study does in the same job once it is trained, see tubelet.study."""
+
+    probes: list[str] = field(default_factory=list)  # run in turn, each with weights= this run
+    overrides: dict[str, list[str]] = field(default_factory=dict)  # probe -> its command line: experiment=..., key=...
 
 
 @dataclass
@@ -27,6 +35,7 @@ class Root:
     weights: str | None = None  # start from these: a run directory, a checkpoint, a directory or hub id, a .pth
     objective: str = "val/loss"  # the metric that a sweeper such as Optuna's is given
     resume: str | None = None  # null: a new run; auto: continue the newest equal one; or the path of a run
+    sweep: Sweep = field(default_factory=Sweep)
     data: Any = MISSING
     masking: Any = MISSING  # null: nothing is hidden
     encoder: Any = MISSING
@@ -50,7 +59,7 @@ NULLABLE = ("masking", "decoder", "target", "preprocess", *COLLECTIONS)  # what 
 
 SUPPLIED = {
     "data": ("grid", "preprocess", "masking", "labels", "seed", "accumulate", "run_dir"),
-    "masking": ("grid", "generator"),
+    "masking": ("grid", "generator", "epoch"),
     "decoder": ("encoder", "target_dim"),
     "target": ("encoder", "preprocess"),
     "method": ("model", "model_config", "optim", "plan"),

@@ -19,7 +19,7 @@ from tubelet.data.reader import Shrink, Video, VideoError, check_reader, frame_t
 from tubelet.data.sampler import Slot
 from tubelet.data.sampling import Sampling, Times, span
 from tubelet.data.transforms import Preprocess, flip
-from tubelet.masking import Mask, MaskGenerator
+from tubelet.masking import Mask, MaskGenerator, at_epoch
 
 _MAX_DRAWS = 100  # replacements tried for one sample before its error is final
 
@@ -138,10 +138,15 @@ class _Videos(torch.utils.data.Dataset[Sample | None]):
 
     def _hidden(self, epoch: int, index: int, views: int) -> Tensor | None:
         """bool [R,N]; its own keys, so that another augmentation does not mean other masks."""
-        if self.masking is None:
+        masking = self._masking_of(epoch)
+        if masking is None:
             return None
         keys = [generator(self.seed, epoch, index, "mask", view) for view in range(views)]
-        return torch.stack([self.masking(self.grid, generator=key) for key in keys])
+        return torch.stack([masking(self.grid, generator=key) for key in keys])
+
+    def _masking_of(self, epoch: int) -> MaskGenerator | None:
+        """A schedule's last masking: evaluations during a run are compared."""
+        return self.masking
 
 
 class TrainingVideos(_Videos):
@@ -205,6 +210,9 @@ class TrainingVideos(_Videos):
             return self.sampling.draw(num_frames, fps, self.grid.frames, start, times)
 
         return self._read(record, choose)
+
+    def _masking_of(self, epoch: int) -> MaskGenerator | None:
+        return None if self.masking is None else at_epoch(self.masking, epoch)
 
     def _view(self, frames: Tensor, key: torch.Generator) -> Tensor:
         """uint8 [T,H,W,C] -> uint8 [T,h,w,C]"""

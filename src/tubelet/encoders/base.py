@@ -96,11 +96,12 @@ class Encoder(Stack):
     def check_masking(self, masking: Callable[..., Tensor]) -> None:
         """Raises ValueError if this encoder cannot take the masks of `masking`.
 
-        masking: `(grid, *, generator) -> bool [N]`; one mask is drawn and checked.
+        masking: `(grid, *, generator) -> bool [N]`; several masks are drawn and checked, as kinds may differ.
         """
         if self.needs_rectangle:
-            hidden = masking(self.grid, generator=torch.Generator().manual_seed(0))
-            self.check_rectangle(Mask.from_hidden(hidden[None]))
+            for seed in range(16):
+                hidden = masking(self.grid, generator=torch.Generator().manual_seed(seed))
+                self.check_rectangle(Mask.from_hidden(hidden[None]))
 
     def check_rectangle(self, mask: Mask | None) -> None:
         """Raises ValueError unless the visible positions are the same in every time step.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from tubelet.report.table import Run, varied
+from tubelet.report.table import Run, short_key, short_value, varied
 
 METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1", "val/map", "val/r2")
 
 
-def draw_curves(groups: dict[str, list[Run]]) -> bytes:
+def draw_curves(groups: dict[str, list[Run]], ends: bool = True) -> bytes:
     """A PNG with a row per group. A row has a panel per metric of METRICS that any run of the group has logged, and a
     panel has a line per run. If exactly one numeric key was swept (over any number of seeds), a second row shows the
-    last value of each metric against this key.
+    last value of each metric against this key, unless `ends` is false.
 
     Raises ValueError if no run has logged any of METRICS.
     """
@@ -22,23 +22,23 @@ def draw_curves(groups: dict[str, list[Run]]) -> bytes:
     drawn = {name: runs for name, runs in groups.items() if drawable(runs)}
     if not drawn:
         raise ValueError(f"no run has logged any of {', '.join(METRICS)} yet")
-    heights = [2 if swept(runs) else 1 for runs in drawn.values()]
+    heights = [2 if ends and swept(runs) else 1 for runs in drawn.values()]
     width = max(len(drawable(runs)) for runs in drawn.values())
     figure = Figure(figsize=(5 * width, 4 * sum(heights)), layout="constrained")
     parts = figure.subfigures(len(drawn), 1, squeeze=False, height_ratios=heights)
     for (row,), (name, runs) in zip(parts, drawn.items(), strict=True):
         if len(drawn) > 1:
             row.suptitle(name, fontweight="bold")
-        _draw(row, runs)
+        _draw(row, runs, ends)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
     return picture.getvalue()
 
 
-def _draw(figure: Any, runs: list[Run]) -> None:
+def _draw(figure: Any, runs: list[Run], ends: bool) -> None:
     import matplotlib
 
-    metrics, key, names = drawable(runs), swept(runs), labels(runs)
+    metrics, key, names = drawable(runs), swept(runs) if ends else None, labels(runs)
     panels = figure.subplots(2 if key else 1, len(metrics), squeeze=False)
     colours = matplotlib.colormaps["viridis"]
     for axes, name in zip(panels[0], metrics, strict=True):
@@ -50,8 +50,9 @@ def _draw(figure: Any, runs: list[Run]) -> None:
                 axes.plot(steps, values, style, color=colour, label=names[i], linewidth=1.2, markersize=3)
         axes.set(title=name, xlabel="optimizer step")
         axes.grid(alpha=0.3)
-    if len(runs) <= 20:
-        panels[0][0].legend(fontsize="small")
+    if len(runs) <= 30:  # beside the curves, not on them
+        handles, shown = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, shown, loc="outside lower center", ncols=len(metrics) + 1, fontsize="small")
     if key:
         for axes, name in zip(panels[1], metrics, strict=True):
             _draw_ends(axes, runs, key, name)
@@ -74,7 +75,7 @@ def labels(runs: list[Run]) -> list[str]:
     keys = varied(runs)
     if not 1 <= len(keys) <= 2:
         return [run.name for run in runs]
-    return [", ".join(f"{key}={run.config.get(key)}" for key in keys) for run in runs]
+    return [", ".join(f"{short_key(key)}={short_value(key, run.config.get(key))}" for key in keys) for run in runs]
 
 
 def _draw_ends(axes: Any, runs: list[Run], key: str, name: str) -> None:

@@ -8,17 +8,32 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tubelet.report.curves import draw_curves, drawable
+from tubelet.report.curves import draw_curves, drawable, labels
+from tubelet.report.headline import draw_headline
 from tubelet.report.table import Run, columns, find_runs, grouped, rows, write_csv
 from tubelet.storage import write_bytes, write_text
 
 STYLE = """
+:root { color-scheme: light dark }
 body { font: 15px sans-serif; margin: 2em }
 table { border-collapse: collapse; display: block; overflow-x: auto }
-th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
+th, td { padding: .3em .8em; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap }
+th { cursor: pointer }
 th:first-child, td:first-child { text-align: left }
-img { max-width: 100% }
+img { max-width: 100%; background: white }
+.pictures { display: flex; flex-wrap: wrap; gap: 1em }
+figure { margin: 0; width: min(30em, 100%) }
+figcaption { overflow-wrap: anywhere }
 """
+SORT = """
+for (const th of document.querySelectorAll("th")) th.onclick = () => {
+  const table = th.closest("table"), rows = [...table.querySelectorAll("tr")].slice(1), down = th.dataset.down = th.dataset.down ? "" : "1"
+  const text = row => row.cells[th.cellIndex].textContent, number = row => text(row) === "" ? NaN : +text(row)
+  rows.sort((a, b) => (isNaN(number(a)) - isNaN(number(b)) || number(a) - number(b) || text(a).localeCompare(text(b))) * (down ? -1 : 1))
+  for (const row of rows) row.parentNode.append(row)
+}
+"""  # noqa: E501
+"""A click on the head of a column sorts by it; another one turns the order round."""
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
@@ -46,14 +61,22 @@ def _page(folder: Path, runs: list[Run]) -> Iterator[str]:
     yield f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>'
     for name, group in grouped(runs).items():
         yield f"<h2>{escape(name)}</h2>"
+        if headline := draw_headline(group):
+            yield f"<p>{_image('result over the swept key', headline)}</p>"
         yield from _table(rows(group))
         if drawable(group):
-            yield _image("curves", draw_curves({name: group}))
-        for run in group:
-            pictures = sorted(run.path.glob("reconstructions/*.png"))[-1:] + sorted(run.path.glob("confusion.png"))
-            if pictures:
-                yield f"<h3>{escape(run.name)}</h3>"
-            yield from (_image(path.name, path.read_bytes()) for path in pictures)
+            yield f"<p>{_image('curves', draw_curves({name: group}, ends=headline is None))}</p>"
+        yield from _pictures(group)
+    yield f"<script>{SORT}</script>"
+
+
+def _pictures(runs: list[Run]) -> Iterator[str]:
+    """The last reconstructions and confusion matrices of all runs, side by side."""
+    yield '<div class="pictures">'
+    for run, name in zip(runs, labels(runs), strict=True):
+        for path in sorted(run.path.glob("reconstructions/*.png"))[-1:] + sorted(run.path.glob("confusion.png")):
+            yield f"<figure>{_image(path.name, path.read_bytes())}<figcaption>{escape(name)}</figcaption></figure>"
+    yield "</div>"
 
 
 def _table(table: list[dict[str, Any]]) -> Iterator[str]:
@@ -69,4 +92,4 @@ def _short(value: Any) -> str:
 
 
 def _image(name: str, png: bytes) -> str:
-    return f'<p><img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'
+    return f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

@@ -19,6 +19,10 @@ class CollectSweep(Callback):
     with its reason; Hydra does not call `on_multirun_end` after such a sweep.
     """
 
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN:  # the reason of an earlier attempt
+            (Path(config.hydra.runtime.output_dir) / ERROR).unlink(missing_ok=True)
+
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
             return
@@ -44,8 +48,10 @@ def _keep_reason(directory: Path, cfg: DictConfig | None, error: Exception) -> N
 
 
 def _collect(folder: Path) -> Path | None:
-    if not any(folder.glob("*/config.yaml")):
+    try:
+        runs = find_runs(folder)
+    except ValueError:  # there is none yet
         return None
     path = folder / "sweep.csv"
-    write_csv(find_runs(folder), path)
+    write_csv(runs, path)
     return path

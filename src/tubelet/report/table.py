@@ -14,11 +14,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from tubelet.loggers.curves import read_metrics
+from tubelet.runtime.probes import PROBES, results, unfinished
 from tubelet.storage import replacing
 
 ERROR = "error.txt"
 """In the directory of a job of a sweep that failed: why."""
-IGNORED = ("resume",)
+IGNORED = ("resume", "sweep")
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Run:
     curves: dict[str, list[tuple[int, float]]]
     """Metric -> [(optimizer step, value)]."""
     summary: dict[str, Any]
-    """The final metrics of a finished run; the last logged metrics of any other run."""
+    """The final metrics of a finished run, the last logged metrics of any other run; and the results of its probes."""
     finished: bool
+    """The run and all its probes."""
     error: str | None = None
     """Why the job of a sweep failed, in one line."""
 
@@ -80,17 +82,33 @@ def varied(runs: list[Run]) -> list[str]:
 
 
 def rows(runs: list[Run]) -> list[dict[str, Any]]:
-    """One row per run: `run`, `state`, the keys that differ, then the last metrics."""
+    """One row per run: `run`, `state`, the keys that differ, then the last metrics. A class is named without its
+    module: `masking: tube`, not `masking._target_: tubelet.masking.tube`.
+    """
     keys = varied(runs)
     return [
         {
             "run": run.name,
             "state": run.state,
-            **{key: run.config.get(key) for key in keys},
-            **run.summary,
+            **{short_key(key): _short(key, run.config.get(key)) for key in keys},
+            **{name: value for name, value in run.summary.items() if name != "name"},
         }
         for run in runs
     ]
+
+
+def short_key(key: str) -> str:
+    """`masking._target_` -> `masking`"""
+    return key.removesuffix("._target_")
+
+
+def short_value(key: str, value: Any) -> str:
+    """The value of a key as text; a Python path without its modules."""
+    return str(_short(key, value))
+
+
+def _short(key: str, value: Any) -> Any:
+    return str(value).rpartition(".")[2] if key.endswith("_target_") and value is not None else value
 
 
 def write_csv(runs: list[Run], path: Path) -> None:
@@ -118,8 +136,20 @@ def _read(path: Path, folder: Path) -> Run:
         last = {"steps": max(curve[-1][0] for curve in curves.values() if curve)} if any(curves.values()) else {}
         last |= {name: curve[-1][1] for name, curve in curves.items() if curve}
     name = path.name if path == folder else str(path.relative_to(folder))
-    reason = (path / ERROR).read_text().splitlines() if (path / ERROR).exists() else []
-    return Run(name, path, config, curves, last, finished, reason[0] if reason else None)
+    error = _reason(path)
+    for probe in sorted((path / PROBES).glob("*")):
+        if (probe / "summary.json").exists():
+            last |= results(probe.name, json.loads((probe / "summary.json").read_text()))
+        elif reason := _reason(probe):
+            error = f"{probe.name}: {reason}"
+    finished = finished and not unfinished(path, config.get("sweep.probes") or [])
+    return Run(name, path, config, curves, last, finished, error)
+
+
+def _reason(path: Path) -> str | None:
+    """The first line of what says why a job failed."""
+    lines = (path / ERROR).read_text().splitlines() if (path / ERROR).exists() else []
+    return lines[0] if lines else None
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-IGNORED = ("trainer", "resume")
+IGNORED = ("trainer", "resume", "sweep")
 """Keys that may differ between an interrupted run and the one that continues it."""
 _MACHINE_KEYS = (
     "accelerator", "devices", "num_nodes", "timeout_minutes", "log_every_n_steps", "requeue", "compile",
@@ -19,6 +19,12 @@ _MACHINE_KEYS = (
 def same_run(old: Any, new: Any) -> bool:
     """Whether one may continue the other: all keys except IGNORED are equal."""
     return _without_ignored(old) == _without_ignored(new)
+
+
+def changes(old: Any, new: Any) -> str:
+    """The first keys in which two configs differ so much that they are different runs, with both values."""
+    before, now = ({key: str(value) for key, value in _leaves(_without_ignored(cfg))} for cfg in (old, new))
+    return differences(before, now)
 
 
 def changed_trainer_settings(old: Any, new: Any) -> list[str]:

@@ -91,12 +91,13 @@ class Requeue(L.Callback):
         return bool(flag)
 
 
-def end_process(interrupted: Interrupted) -> NoReturn:
+def end_process(interrupted: Interrupted, finds_itself: bool = False) -> NoReturn:
     """End the process. Under SLURM the job is requeued first. Without SLURM, after Ctrl-C, in an interactive job and
-    with trainer.requeue=false, the exit code is 75 and a message says how to continue.
+    with trainer.requeue=false, the exit code is 75 and a message says how to continue. `finds_itself`: the same command
+    continues by itself.
     """
     advice = "run the same command again"
-    if (interrupted.run_dir / "checkpoints" / LAST).exists():
+    if not finds_itself and (interrupted.run_dir / "checkpoints" / LAST).exists():
         advice += f" with resume={interrupted.run_dir}"
     job = slurm.job()
     if job is None or not interrupted.requeue or signals.SIGINT in signals.noted:  # after Ctrl-C nobody wants a restart

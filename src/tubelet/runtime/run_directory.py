@@ -12,7 +12,8 @@ from typing import IO
 from omegaconf import DictConfig, OmegaConf
 
 from tubelet.runtime import slurm
-from tubelet.runtime.differences import changed_schedule, changed_trainer_settings, same_run
+from tubelet.runtime.differences import changed_schedule, changed_trainer_settings, changes, same_run
+from tubelet.runtime.probes import unfinished
 from tubelet.runtime.saving import LAST, PREVIOUS
 from tubelet.storage import clean, damage, put, write_text
 
@@ -159,10 +160,11 @@ def restarted() -> bool:
 def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Path | None, str]:
     """The locked directory of this run, the checkpoint to continue from (or None), and one sentence with the reason.
 
-    `fixed` is the directory that a sweep has set for this job. A restarted job continues in its own directory, whatever
-    `resume` says, because it may be further than the run that `resume` names. If the job had finished, the directory is
-    `finished`. Raises ValueError if `resume` names something that does not exist, or if another process uses the
-    directory.
+    `fixed` is the directory that a sweep has set for this job. There `resume=auto` also finds a run that is finished,
+    and elsewhere one that is finished but for its probes: its directory is `finished`. A restarted job continues in its
+    own directory, whatever `resume` says, because it may be further than the run that `resume` names. If the job had
+    finished, the directory is `finished`, too. Raises ValueError if `resume` names something that does not exist, if
+    another process uses the directory, or if resume=auto meets another run in `fixed`.
     """
     remarks = ""
     root = Path("runs") / cfg.name
@@ -176,7 +178,12 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
     if cfg.resume not in (None, "auto"):
         return _continue_named(Path(cfg.resume), cfg)
     if cfg.resume == "auto":
+        probes = OmegaConf.select(cfg, "sweep.probes") or []
         for run in map(RunDirectory, candidates):
+            if (fixed or unfinished(run.path, probes)) and _is_finished(run, cfg) and run.lock():
+                return run, None, f"resume=auto: {run.path} is finished"
+            if fixed:
+                _refuse_another(run, cfg)
             if run.matches(cfg) and run.checkpoints and not run.finished and run.lock():
                 checkpoint, damaged = run.prepare_to_continue(cfg)
                 if checkpoint:
@@ -188,7 +195,22 @@ def choose(cfg: DictConfig, fixed: Path | None = None) -> tuple[RunDirectory, Pa
     if not run.lock():
         raise ValueError(f"run directory {run.path} is in use by another process")
     run.claim(cfg)
+    if fixed:
+        (run.path / "metrics.csv").unlink(missing_ok=True)  # of an attempt that had no checkpoint
     return run, None, f"{remarks}new run directory {run.path}"
+
+
+def _is_finished(run: RunDirectory, cfg: DictConfig) -> bool:
+    return run.finished and run.matches(cfg) and not changed_trainer_settings(run.config, cfg)
+
+
+def _refuse_another(run: RunDirectory, cfg: DictConfig) -> None:
+    """Raises ValueError if a directory, which is fixed, holds results that `cfg` does not continue."""
+    if run.config is None or not (run.finished or run.checkpoints):
+        return
+    other = changes(run.config, cfg) or (run.finished and ", ".join(changed_trainer_settings(run.config, cfg)))
+    if other:
+        raise ValueError(f"resume=auto: {run.path} holds another run ({other}); hydra.sweep.dir=DIR names a new place")
 
 
 def _find_restarted(candidates: list[Path], cfg: DictConfig) -> tuple[RunDirectory | None, str]:

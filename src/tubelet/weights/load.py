@@ -166,7 +166,7 @@ def load_masking(
         target = f"tubelet.masking.{name}" if name in known else name
         node = {"_target_": target, "_partial_": True, "ratio": node.get("ratio", 0.9)}
     if ratio is not None:
-        node = {**node, "ratio": ratio}
+        node = {**node, "ratio": ratio, "schedule": None} if "schedule" in node else {**node, "ratio": ratio}
     return build(node, trust)
 
 

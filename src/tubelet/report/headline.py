@@ -1,0 +1,138 @@
+"""The answer of a sweep in one figure: the result over the swept key. A line per value of the other keys, a point per
+run (the seeds), the mean and its standard deviation; and for two keys a map of the means.
+"""
+
+from __future__ import annotations
+
+import io
+from statistics import mean, stdev
+from typing import Any
+
+from tubelet.report.table import Run, short_key, short_value, varied
+
+SCORES = ("top1", "map", "r2")
+"""What a probe is judged by: the ends of its columns."""
+METRICS = ("test/top1", "val/top1", "val/map", "val/r2", "val/knn_top1", "val/loss")
+"""What a run without probes is judged by: the first of these that it has."""
+Ends = dict[str, dict[Any, list[float]]]
+"""Label of a line -> value of the swept key -> results, one per seed."""
+
+
+def draw_headline(runs: list[Run]) -> bytes | None:
+    """A PNG with a column per result. None if no key was swept, or no run has ended; or if the runs differ in more than
+    three keys, as runs do that are no sweep.
+    """
+    from matplotlib.figure import Figure
+
+    keys, names = swept_keys(runs), results(runs)
+    if not 1 <= len(keys) <= 3 or not names:
+        return None
+    x = _across(runs, keys)
+    rows = 2 if len(keys) == 2 else 1
+    figure = Figure(figsize=(max(5 * len(names), 6), 4 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, len(names), squeeze=False)
+    for column, name in enumerate(names):
+        ends = _ends(runs, name, x, [key for key in keys if key != x])
+        _draw_lines(panels[0][column], ends, x, name)
+        if rows == 2:
+            _draw_map(figure, panels[1][column], ends, x, name)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    if len(handles) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 6), fontsize="small")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()
+
+
+def results(runs: list[Run]) -> list[str]:
+    """The columns that answer: those of the probes, else the first of METRICS."""
+    columns = list(dict.fromkeys(name for run in runs for name in run.summary))
+    of_runs = ("train/", "val/", "test/")
+    probed = [name for name in columns if "/" in name and not name.startswith(of_runs) and name.endswith(SCORES)]
+    ended = {name for run in runs if run.finished for name in run.summary}
+    return probed or [name for name in METRICS if name in ended][:1]
+
+
+def swept_keys(runs: list[Run]) -> list[str]:
+    """The keys that were swept, without seeds. A class that was swept brings settings of its own along: a key whose
+    value follows from that of another key is left out.
+    """
+    kept: list[str] = []
+    for key in sorted(varied(runs), key=lambda key: not key.endswith("._target_")):
+        if not key.endswith("seed") and not any(_follows(runs, key, other) for other in kept):
+            kept.append(key)
+    return kept
+
+
+def _follows(runs: list[Run], key: str, other: str) -> bool:
+    pairs = {(repr(run.config.get(other)), repr(run.config.get(key))) for run in runs}
+    return len(pairs) == len({value for value, _ in pairs})
+
+
+def _across(runs: list[Run], keys: list[str]) -> str:
+    """The key of the horizontal axis: numbers before names, then the one with the most values."""
+
+    def rank(key: str) -> tuple[bool, int]:
+        values = [run.config.get(key) for run in runs]
+        return all(_is_number(value) for value in values), len(set(map(repr, values)))
+
+    return max(keys, key=rank)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _ends(runs: list[Run], name: str, x: str, others: list[str]) -> Ends:
+    """The results `name` of all runs that have it: for good, so a loss only of those that are finished."""
+    ends: Ends = {}
+    for run in runs:
+        if name in run.summary and (run.finished or name not in METRICS):
+            label = ", ".join(short_value(key, run.config.get(key)) for key in others) or name
+            place = run.config[x] if _is_number(run.config.get(x)) else short_value(x, run.config.get(x))
+            ends.setdefault(label, {}).setdefault(place, []).append(run.summary[name])
+    return ends
+
+
+def _places(ends: Ends) -> list[Any]:
+    places = {place for line in ends.values() for place in line}
+    return sorted(places, key=lambda place: (isinstance(place, str), place))
+
+
+def _draw_lines(axes: Any, ends: Ends, x: str, name: str) -> None:
+    import matplotlib
+
+    places = _places(ends)
+    numbers = all(_is_number(place) for place in places)
+    few = len(ends) <= 10
+    colours = matplotlib.colormaps["tab10" if few else "viridis"]
+    for i, (label, line) in enumerate(ends.items()):
+        colour = colours(i if few else i / len(ends))
+        own = [place for place in places if place in line]
+        where = [place if numbers else places.index(place) for place in own]
+        middle = [mean(line[place]) for place in own]
+        spread = [stdev(line[place]) if len(line[place]) > 1 else 0.0 for place in own]
+        style = "o-" if numbers else "o"
+        axes.errorbar(where, middle, spread, fmt=style, color=colour, capsize=3, markersize=5, label=label)
+        for place, at in zip(own, where, strict=True):
+            axes.plot([at] * len(line[place]), line[place], ".", color=colour, alpha=0.5)
+    axes.set(xlabel=short_key(x), title=name, xticks=places if numbers else range(len(places)))
+    if not numbers:
+        axes.set_xticklabels(places)
+    axes.grid(alpha=0.3)
+
+
+def _draw_map(figure: Any, axes: Any, ends: Ends, x: str, name: str) -> None:
+    places = _places(ends)
+    means = [[mean(line[place]) if place in line else float("nan") for place in places] for line in ends.values()]
+    image = axes.imshow(means, cmap="viridis", aspect="auto")
+    low, high = image.get_clim()
+    for row, values in enumerate(means):
+        for column, value in enumerate(values):
+            if value == value:  # not nan: there is such a run
+                colour = "white" if value < (low + high) / 2 else "black"
+                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=colour)
+    axes.set(xlabel=short_key(x), title=f"{name}, mean", xticks=range(len(places)), yticks=range(len(ends)))
+    axes.set_xticklabels(places)
+    axes.set_yticklabels(list(ends))
+    figure.colorbar(image, ax=axes)
