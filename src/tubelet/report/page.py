@@ -50,7 +50,7 @@ def _page(folder: Path, runs: list[Run]) -> Iterator[str]:
         if drawable(group):
             yield _image("curves", draw_curves({name: group}))
         for run in group:
-            pictures = sorted(run.path.glob("reconstructions/*.png"))[-1:] + sorted(run.path.glob("confusion.png"))
+            pictures = sorted(run.path.glob("*/step_*.png"))[-1:] + sorted(run.path.glob("confusion.png"))
             if pictures:
                 yield f"<h3>{escape(run.name)}</h3>"
             yield from (_image(path.name, path.read_bytes()) for path in pictures)
