@@ -307,7 +307,7 @@ def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dic
     if cfg.stage == "fit":
         rows["checkpoint"] = str(run.last_checkpoint)
         rows["metrics"] = str(run.path / "metrics.csv")
-        for picture in [run.path / "loss.png", *sorted(run.path.glob("reconstructions/*"))[-2:]]:
+        for picture in [run.path / "loss.png", *sorted(run.path.glob("*/step_*"))[-2:]]:
             if picture.exists():
                 rows[f"picture ({picture.suffix[1:]})"] = str(picture)
         rows["try next"] = _next_command(run.path, method_of(trainer), cfg)

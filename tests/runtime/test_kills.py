@@ -24,7 +24,7 @@ def arguments(tiny_arguments: Callable[..., list[str]], videos: Path, tmp_path: 
     (tmp_path / "many.csv").write_text("\n".join(rows) + "\n")
     return tiny_arguments(
         f"data.train={tmp_path / 'many.csv'}", "data.batch_size=4", "trainer.accumulate=2", "encoder.dim=16",
-        "encoder.drop_path=0.5", "callbacks.knn=null", "callbacks.checkpoints.every_n_steps=2",
+        "encoder.drop_path=0.5", "callbacks=pretrain", "callbacks.checkpoints.every_n_steps=2",
         "callbacks.checkpoints.keep_every_n_steps=5", "callbacks.checkpoints.monitor=val/loss",
         "callbacks.checkpoints.mode=min", "+callbacks.ema={_target_: tubelet.callbacks.ema.EMA, decay: 0.9}",
         "+callbacks.killer={_target_: killing.Killer}",

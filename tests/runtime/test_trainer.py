@@ -213,11 +213,11 @@ def test_sharded_ranks_evaluate_different_numbers_of_batches(tiny: Config, video
     rows = [f"{file if i in (0, 1, 2, 4) else tmp_path / 'broken.mp4'},{i % 3}" for i, file in enumerate(files)]
     (tmp_path / "some.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     some = [f"data.val={tmp_path / 'some.csv'}", "data.max_bad_share=0.5", "trainer.max_epochs=2"]
-    some += ["callbacks.knn.every_n_epochs=1", "data.batch_size=2"]
+    some += ["callbacks=pretrain", "callbacks.knn.every_n_epochs=1", "data.batch_size=2"]
     drawn = "callbacks.reconstructions={_target_: tubelet.callbacks.reconstructions.Reconstructions, every_n_epochs: 1}"
     drawn = drawn.replace("}", ", clips: 1}")
     on_ranks(2, [tiny(*some, drawn, f"name={name}", *two) for name, two in TWO.items()])
-    for metric in ("train/loss", "val/loss", "val/knn_top1"):
+    for metric in ("train/loss", "val/loss", "val/knn_top1", "val/probe_top1", "val/feature_std"):
         assert curve("fsdp", metric) == pytest.approx(curve("ddp", metric), rel=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,19 +15,34 @@ from tubelet import storage
 from tubelet.evaluate.reconstruction import Reconstruction
 
 CAPTION = 14  # height of a line of text in pixels
+SIDE = 128  # frames that are smaller are enlarged to about this height
 
 
 def save_reconstructions(result: Reconstruction, path: str | Path, frames: int = 8, fps: float = 8.0) -> Path:
-    """Write a batch of reconstructions to `path`; its ending chooses the kind. A `.png` shows `frames` frames per clip,
-    in the rows original, masked, reconstructed. In a `.gif` or `.mp4` the three play side by side."""
+    """Write a batch of reconstructions to `path`: see `save_videos`."""
+    return save_videos(result[:3], reconstruction_labels(result), path, frames, fps)
+
+
+def reconstruction_labels(result: Reconstruction) -> tuple[str, str, str]:
+    """The text above each of the three videos."""
+    return "original", "what the model sees", result.caption
+
+
+def save_videos(
+    videos: Sequence[Tensor], labels: Sequence[str], path: str | Path, frames: int = 8, fps: float = 8.0
+) -> Path:
+    """Write videos of the same clips to `path`, each under its label; the ending chooses the kind. A `.png` shows
+    `frames` frames per clip, and the videos one below the other. In a `.gif` or `.mp4` they play side by side.
+
+    videos: each [B,T,H,W,C] in [0, 1], of the same size; C is 1 or 3.
+    """
     path = check_picture(path)
-    labels = ("original", "masked", result.caption)
-    videos = [_to_uint8(video) for video in result[:3]]  # each [B,T,H,W,C]
-    scale = max(1, round(96 / videos[0].shape[2]))  # small frames are enlarged to be seen
+    pixels = [_to_uint8(video) for video in videos]  # each [B,T,H,W,C]
+    scale = max(1, round(SIDE / pixels[0].shape[2]))
     if path.suffix == ".png":
-        _write_image(path, _strip(videos, labels, frames, scale))
+        _write_image(path, _strip(pixels, labels, frames, scale))
     else:
-        write_film(path, side_by_side(videos, labels, scale), fps)
+        write_film(path, side_by_side(pixels, labels, scale), fps)
     return path
 
 
@@ -43,7 +59,7 @@ def _to_uint8(video: Tensor) -> np.ndarray:
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels[..., :3]
 
 
-def _caption(picture: np.ndarray, texts: tuple[str, ...] | list[str], width: int) -> np.ndarray:
+def _caption(picture: np.ndarray, texts: Sequence[str], width: int) -> np.ndarray:
     """A line of text above the picture [H,W,3], one text every `width` pixels."""
     image = Image.new("RGB", (picture.shape[1], picture.shape[0] + CAPTION), "white")
     image.paste(Image.fromarray(picture), (0, CAPTION))
@@ -53,7 +69,7 @@ def _caption(picture: np.ndarray, texts: tuple[str, ...] | list[str], width: int
     return np.asarray(image)
 
 
-def _strip(videos: list[np.ndarray], labels: tuple[str, ...], frames: int, scale: int) -> np.ndarray:
+def _strip(videos: list[np.ndarray], labels: Sequence[str], frames: int, scale: int) -> np.ndarray:
     shown = np.linspace(0, videos[0].shape[1] - 1, min(frames, videos[0].shape[1])).round().astype(int)
     rows = []
     for clip in range(len(videos[0])):
@@ -63,8 +79,8 @@ def _strip(videos: list[np.ndarray], labels: tuple[str, ...], frames: int, scale
     return np.concatenate(rows, axis=0)
 
 
-def side_by_side(videos: list[np.ndarray], labels: tuple[str, ...], scale: int) -> np.ndarray:
-    """[T,H,W,3]: one row per clip, the three videos side by side."""
+def side_by_side(videos: list[np.ndarray], labels: Sequence[str], scale: int) -> np.ndarray:
+    """[T,H,W,3]: one row per clip, the videos side by side."""
     film = []
     for t in range(videos[0].shape[1]):
         rows = [
@@ -72,7 +88,7 @@ def side_by_side(videos: list[np.ndarray], labels: tuple[str, ...], scale: int) 
             for clip in range(len(videos[0]))
         ]
         picture = np.concatenate(rows, axis=0)
-        film.append(_caption(picture, labels, picture.shape[1] // 3))
+        film.append(_caption(picture, labels, picture.shape[1] // len(videos)))
     return np.stack(film)
 
 
@@ -82,7 +98,9 @@ def _with_margin(frame: np.ndarray) -> np.ndarray:
 
 
 def _enlarge(frame: np.ndarray, scale: int) -> np.ndarray:
-    return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+    """Smoothly: the squares of an enlarged frame would look like patches."""
+    size = (frame.shape[1] * scale, frame.shape[0] * scale)
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def _write_image(path: Path, picture: np.ndarray) -> None:

@@ -71,10 +71,10 @@ def _page(folder: Path, runs: list[Run]) -> Iterator[str]:
 
 
 def _pictures(runs: list[Run]) -> Iterator[str]:
-    """The last reconstructions and confusion matrices of all runs, side by side."""
+    """The last pictures (reconstructions or features) and confusion matrices of all runs, side by side."""
     yield '<div class="pictures">'
     for run, name in zip(runs, labels(runs), strict=True):
-        for path in sorted(run.path.glob("reconstructions/*.png"))[-1:] + sorted(run.path.glob("confusion.png")):
+        for path in sorted(run.path.glob("*/step_*.png"))[-1:] + sorted(run.path.glob("confusion.png")):
             yield f"<figure>{_image(path.name, path.read_bytes())}<figcaption>{escape(name)}</figcaption></figure>"
     yield "</div>"
 
