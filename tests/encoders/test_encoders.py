@@ -256,3 +256,14 @@ def test_what_an_encoder_lacks_is_said_when_a_model_is_built_of_it():
     encoder.first = encoder.second = torch.nn.Identity()
     with pytest.raises(ValueError, match="it lists 2"):
         MaskedModel(encoder)
+
+
+def test_two_linear_layers_in_a_row_are_one_product():
+    torch.manual_seed(0)
+    first, last = TimeSformer(**SMALL | {"dropout": 0.0, "drop_path": 0.5}).blocks
+    tracks = torch.randn(16, 4, SMALL["dim"])
+    assert torch.allclose(first.over_time(tracks, many=True), first.over_time(tracks, many=False), atol=1e-6)
+    torch.manual_seed(0)
+    dropped = last.over_time(tracks, many=True)  # drop path stands between the two
+    torch.manual_seed(0)
+    assert torch.equal(dropped, last.over_time(tracks, many=False))

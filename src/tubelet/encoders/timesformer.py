@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tubelet.clip import ClipGrid
 from tubelet.encoders.base import Encoder, EncoderOutput, drop_path_rates, sides
@@ -53,20 +54,41 @@ class DividedBlock(Block):
 
         # over time: a sequence per position
         tracks = patches.transpose(1, 2).flatten(0, 1)  # [B*S,t,D]
-        branch, _ = self.temporal_attn(self.temporal_norm(tracks))
-        branch = self.temporal_proj(self.drop_path(branch)).unflatten(0, (x.shape[0], -1))  # [B,S,t,D]
+        branch = self.over_time(tracks, x.shape[1] > x.shape[2]).unflatten(0, (x.shape[0], -1))  # [B,S,t,D]
         patches = patches + branch.transpose(1, 2)
 
         # over space: a sequence per frame
         copies = cls[:, None].expand(-1, self.t, -1, -1)  # [B,t,1,D]
         frames = torch.cat([copies, patches], dim=2).flatten(0, 1)  # [B*t,1+S,D]
-        branch, weights = self.attn(self.norm1(frames), return_attention)
-        branch = self.drop_path(branch).unflatten(0, (-1, self.t))  # [B,t,1+S,D]
-        cls = cls + branch[:, :, 0].mean(1, keepdim=True)
-        patches = patches + branch[:, :, 1:]
+        branch, weights = self.attn(frames, return_attention, self.norm1)
+        branch = self.drop_path(branch)
+        x = self._joined(cls, patches, branch)
+        again = lambda frames, branch: self._joined(*self._parts(frames), branch), (frames, branch)
+        return x + self.drop_path(self.mlp(x, self.norm2, again)), weights
 
-        x = torch.cat([cls, patches.flatten(1, 2)], dim=1)  # [B,1+t*S,D]
-        return x + self.drop_path(self.mlp(self.norm2(x))), weights
+    def _parts(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """[B*t,1+S,D] -> the class token [B,1,D], of which each frame has a copy, and the patches [B,t,S,D]."""
+        parts = frames.unflatten(0, (-1, self.t))
+        return parts[:, 0, :1], parts[:, :, 1:]
+
+    def _joined(self, cls: Tensor, patches: Tensor, branch: Tensor) -> Tensor:
+        """[B,1,D] and [B,t,S,D] with the result of each frame [B*t,1+S,D] added -> [B,1+t*S,D]."""
+        branch = branch.unflatten(0, (-1, self.t))
+        cls = cls + branch[:, :, 0].mean(1, keepdim=True)
+        return torch.cat([cls, (patches + branch[:, :, 1:]).flatten(1, 2)], dim=1)
+
+    def over_time(self, tracks: Tensor, many: bool) -> Tensor:
+        """Attention over time with both of its linear layers: [B*S,t,D] -> [B*S,t,D].
+
+        many: a clip has more tokens than channels, so it pays to multiply the two weights first.
+        """
+        mixed, _ = self.temporal_attn.mix(tracks, norm=self.temporal_norm)
+        first, dropout, second = self.temporal_attn.proj, self.temporal_attn.dropout, self.temporal_proj
+        plain = type(first) is nn.Linear and type(second) is nn.Linear
+        between = self.training and (dropout.p > 0 or self.drop_path.drops)
+        if plain and many and not between:
+            return F.linear(mixed, second.weight @ first.weight, F.linear(first.bias, second.weight, second.bias))
+        return second(self.drop_path(dropout(first(mixed))))
 
 
 class TimeSformer(Encoder):

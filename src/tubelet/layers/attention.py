@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tubelet.layers.bfloat16_attention import BFloat16Attention
+from tubelet.layers.frugal import linear_after
 
 Bias = Literal["qkv", "qv", "none"]
 
@@ -56,12 +57,21 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, return_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, return_attention: bool = False, norm: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Returns the tokens and, with `return_attention`, the attention probabilities [B,heads,K,K] (else None).
 
-        The fused kernel does not return probabilities, so asking for them is slower.
+        The fused kernel does not return probabilities, so asking for them is slower. norm: as in `project`.
         """
-        qkv = self.project(x).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]
+        out, weights = self.mix(x, return_attention, norm)
+        return self.dropout(self.proj(out)), weights
+
+    def mix(
+        self, x: Tensor, return_attention: bool = False, norm: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `forward` returns, before the last linear layer."""
+        qkv = self.project(x, norm).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [B,heads,K,d]
         scale = q.shape[-1] ** -0.5
         if self.scale is not None:  # cosine attention: unit vectors, temperature at most 100
@@ -75,14 +85,14 @@ class Attention(nn.Module):
             out = F.dropout(weights, dropout) @ v
         else:
             out = fused(q, k, v, scale, dropout)
-        return self.dropout(self.proj(out.transpose(1, 2).flatten(2))), weights
+        return out.transpose(1, 2).flatten(2), weights
 
-    def project(self, x: Tensor) -> Tensor:
-        """[B,K,D] -> queries, keys and values side by side [B,K,3*D]."""
-        if self.q_bias is None or self.v_bias is None:
-            return self.qkv(x)
-        # zeros for the keys: a bias on them would add the same to all scores of a query, and the softmax ignores it
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        if type(self.qkv) is nn.Linear:
-            return F.linear(x, self.qkv.weight, bias)  # one kernel for both
-        return self.qkv(x) + bias  # a layer that has taken its place: quantised, or with an adapter
+    def project(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """[B,K,D] -> queries, keys and values side by side [B,K,3*D]. `norm` is applied to x before, and its output
+        is not kept for the backward pass (tubelet.layers.frugal).
+        """
+        bias = None
+        if self.q_bias is not None and self.v_bias is not None:
+            # zeros for the keys: a bias on them would add the same to all scores of a query: the softmax ignores it
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        return linear_after(norm, x, self.qkv, bias)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tubelet.layers.attention import Attention, Bias
+from tubelet.layers.frugal import Again, linear_after
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -36,9 +37,15 @@ class Mlp(nn.Module):
         self.hidden_dropout = nn.Dropout(hidden_dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.hidden_dropout(ACTIVATIONS[self.act](self.fc1(x)))
-        return self.dropout(self.fc2(hidden))
+    def forward(self, x: Tensor, norm: nn.Module | None = None, again: Again | None = None) -> Tensor:
+        """With `norm` it is mlp(norm(x)), and keeps neither the norm's output nor the activation's for the backward
+        pass, nor x if it knows how to compute it `again` (tubelet.layers.frugal).
+        """
+        act, drops = ACTIVATIONS[self.act], self.training and self.hidden_dropout.p > 0
+        if norm is None or drops:
+            hidden = self.fc1(x if norm is None else norm(x))
+            return self.dropout(self.fc2(self.hidden_dropout(act(hidden))))
+        return self.dropout(linear_after(act, linear_after(norm, x, self.fc1, again=again), self.fc2))
 
 
 class DropPath(nn.Module):
