@@ -113,6 +113,7 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(written) == 16
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_about_it(tmp_path: Path) -> None:
     """Its processes import it, and so call `render` again: they waited for ever for the lock."""
     (tmp_path / "script.py").write_text(

@@ -31,6 +31,7 @@ def a_video(scene: str, action: str, index: int, sources: tuple[str, ...], split
     return kind(0, split, action, index, **({"sources": sources} if kind is TimeChanges else {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_scene_is_a_function_of_its_seed(scene: str, tmp_path: Path, sources: tuple[str, ...]) -> None:
     kind = SCENES[scene]
