@@ -201,7 +201,8 @@ def transcode(
 def report(
     runs: Annotated[Path, typer.Argument(help="directory that contains run directories, at any depth")],
     out: Annotated[
-        Path | None, typer.Option(help="report to write, ending in .html, .png or .csv; default: report.html in RUNS")
+        Path | None,
+        typer.Option(help="report to write, ending in .html, .png, .csv, .md or .tex; default: RUNS/report.html"),
     ] = None,
 ) -> None:
     """Compare runs: the settings in which they differ, their final metrics, curves and pictures."""

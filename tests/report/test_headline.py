@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tubelet.report.headline import draw_headline, results, swept_keys
+from tubelet.report.summary import latex, markdown, summary
 from tubelet.report.table import Run, rows
 
 
@@ -51,6 +52,17 @@ def test_a_map_where_two_keys_were_swept(grid: list[Run]) -> None:
     grid.append(run(grid[0].config | {"masking.ratio": 0.9}, {}, finished=False))
     assert height(grid) == 850
     assert height(grid[:4]) == 450
+
+
+def test_a_table_over_the_seeds(grid: list[Run]) -> None:
+    grid[-1].summary.pop("knn/top1")  # its probe has not ended
+    table = summary(grid)
+    assert table[0] == ["masking", "masking.ratio", "runs", "knn/top1"]
+    assert table[1] == ["tube", "0.5", "2", "0.550 ± 0.071"]
+    assert table[-1] == ["dual", "0.75", "2", "0.750"]
+    assert markdown(table).splitlines()[:2] == ["| masking | masking.ratio | runs | knn/top1 |", "|---|---|---|---|"]
+    assert r"tube & 0.5 & 2 & 0.550 $\pm$ 0.071 \\" in latex(table)
+    assert summary(grid[:2]) == []
 
 
 def test_nothing_to_answer(grid: list[Run]) -> None:

@@ -89,7 +89,7 @@ def test_a_run_that_has_logged_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("out", "message"),
-    [("x.pdf", r"x\.pdf: a report is \.html, \.png or \.csv"), ("no/x.csv", "there is no directory")],
+    [("x.pdf", r"x\.pdf: a report is \.html, \.png, \.csv, \.md or \.tex"), ("no/x.csv", "there is no directory")],
 )
 def test_what_cannot_be_written(folder: Path, out: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

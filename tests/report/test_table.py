@@ -49,11 +49,12 @@ def test_a_row_a_run_and_a_column_for_what_varied(folder: Path) -> None:
 
 
 def test_runs_at_any_depth(folder: Path) -> None:
-    make_run(folder / "deep" / "er" / "3", 0.5, 1.0)
+    make_run(folder / "deep" / "er" / "0.9", 0.5, 1.0)
+    make_run(folder / "deep" / "er" / "0.75", 0.5, 1.0)
     (folder / "conf").mkdir()
     (folder / "conf" / "config.yaml").write_text("not: a run\n")
     runs = find_runs(folder)
-    assert [run.name for run in runs] == ["0", "1", "2", "10", "deep/er/3"]
+    assert [run.name for run in runs] == ["0", "1", "2", "10", "deep/er/0.75", "deep/er/0.9"]
     assert varied(runs) == ["masking.ratio"]
     assert [run.name for run in find_runs(folder / "2")] == ["2"]
 

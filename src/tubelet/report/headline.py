@@ -53,6 +53,11 @@ def results(runs: list[Run]) -> list[str]:
     return probed or [name for name in METRICS if name in ended][:1]
 
 
+def has(run: Run, name: str) -> bool:
+    """Whether a run has the result `name` for good: what is of no probe may change until the run is finished."""
+    return name in run.summary and (run.finished or name not in METRICS)
+
+
 def swept_keys(runs: list[Run]) -> list[str]:
     """The keys that were swept, without seeds. A class that was swept brings settings of its own along: a key whose
     value follows from that of another key is left out.
@@ -84,10 +89,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _ends(runs: list[Run], name: str, x: str, others: list[str]) -> Ends:
-    """The results `name` of all runs that have it: for good, so a loss only of those that are finished."""
+    """The results `name` of all runs that have it."""
     ends: Ends = {}
     for run in runs:
-        if name in run.summary and (run.finished or name not in METRICS):
+        if has(run, name):
             label = ", ".join(short_value(key, run.config.get(key)) for key in others) or name
             place = run.config[x] if _is_number(run.config.get(x)) else short_value(x, run.config.get(x))
             ends.setdefault(label, {}).setdefault(place, []).append(run.summary[name])

@@ -10,6 +10,7 @@ from typing import Any
 
 from tubelet.report.curves import draw_curves, drawable, labels
 from tubelet.report.headline import draw_headline
+from tubelet.report.summary import latex, markdown, summary
 from tubelet.report.table import Run, columns, find_runs, grouped, rows, write_csv
 from tubelet.storage import write_bytes, write_text
 
@@ -37,13 +38,14 @@ for (const th of document.querySelectorAll("th")) th.onclick = () => {
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
-    """Write a report on every run below `folder` to `out`: `.html`, `.png` or `.csv`. Default: `folder/report.html`.
+    """Write a report on every run below `folder` to `out`: a page (`.html`), its curves (`.png`), a row per run
+    (`.csv`), or a row per swept setting (`.md`, `.tex`). Default: `folder/report.html`.
 
-    Raises ValueError if `out` has another ending, or if there is no run.
+    Raises ValueError if `out` has another ending, if there is no run, or for `.md` and `.tex` if there is no sweep.
     """
     out = folder / "report.html" if out is None else out
-    if out.suffix not in (".html", ".png", ".csv"):
-        raise ValueError(f"{out}: a report is .html, .png or .csv")
+    if out.suffix not in (".html", ".png", ".csv", ".md", ".tex"):
+        raise ValueError(f"{out}: a report is .html, .png, .csv, .md or .tex")
     runs = find_runs(folder)
     if not out.parent.is_dir():
         raise ValueError(f"{out}: there is no directory {out.parent}")
@@ -51,8 +53,14 @@ def report(folder: Path, out: Path | None = None) -> Path:
         write_csv(runs, out)
     elif out.suffix == ".png":
         write_bytes(out, draw_curves(grouped(runs)))
-    else:
+    elif out.suffix == ".html":
         write_text(out, "\n".join(_page(folder, runs)))
+    else:
+        write = markdown if out.suffix == ".md" else latex
+        tables = [write(table) for group in grouped(runs).values() if (table := summary(group))]
+        if not tables:
+            raise ValueError(f"{folder}: no finished runs that differ in a key, so there is nothing to summarise")
+        write_text(out, "\n".join(tables))
     return out
 
 
@@ -63,6 +71,10 @@ def _page(folder: Path, runs: list[Run]) -> Iterator[str]:
         yield f"<h2>{escape(name)}</h2>"
         if headline := draw_headline(group):
             yield f"<p>{_image('result over the swept key', headline)}</p>"
+            yield "<p>Mean ± standard deviation over the seeds:</p>"
+            head, *lines = summary(group)
+            yield from _table([dict(zip(head, line, strict=True)) for line in lines])
+            yield "<p>Every run:</p>"
         yield from _table(rows(group))
         if drawable(group):
             yield f"<p>{_image('curves', draw_curves({name: group}, ends=headline is None))}</p>"

@@ -161,5 +161,6 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _natural(path: Path) -> list[tuple[str, int]]:
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(path))]
+def _natural(path: Path) -> list[tuple[str, float]]:
+    """2 before 10, and 0.75 before 0.9"""
+    return [(text, float(number or 0)) for text, number in re.findall(r"(\D*)(\d*(?:\.\d+)?)", str(path))]

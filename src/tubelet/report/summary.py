@@ -1,0 +1,50 @@
+"""The answer of a sweep as a table: a row per setting, the mean ± standard deviation of its seeds. As text for a talk
+or a paper: markdown or LaTeX.
+"""
+
+from __future__ import annotations
+
+from statistics import mean, stdev
+
+from tubelet.report.headline import has, results, swept_keys
+from tubelet.report.table import Run, short_key, short_value
+
+Table = list[list[str]]
+"""Rows of equal length; the first one names the columns."""
+
+
+def summary(runs: list[Run]) -> Table:
+    """One row per setting of the swept keys. Empty if nothing was swept, or no run has ended."""
+    keys, names = swept_keys(runs), results(runs)
+    if not keys or not names:
+        return []
+    settings: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        settings.setdefault(tuple(short_value(key, run.config.get(key)) for key in keys), []).append(run)
+    rows = [[*setting, str(len(same)), *(_cell(same, name) for name in names)] for setting, same in settings.items()]
+    return [[*map(short_key, keys), "runs", *names], *rows]
+
+
+def markdown(table: Table) -> str:
+    head, *rows = (f"| {' | '.join(row)} |" for row in table)
+    return "\n".join([head, "|---" * len(table[0]) + "|", *rows]) + "\n"
+
+
+def latex(table: Table) -> str:
+    """A tabular of the package booktabs."""
+    head, *rows = (" & ".join(map(_escaped, row)) + r" \\" for row in table)
+    lines = [r"\begin{tabular}{" + "l" * len(table[0]) + "}", r"\toprule", head, r"\midrule", *rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _cell(runs: list[Run], name: str) -> str:
+    values = [run.summary[name] for run in runs if has(run, name)]
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else "–"
+    return f"{mean(values):.3f} ± {stdev(values):.3f}"
+
+
+def _escaped(text: str) -> str:
+    for character in "_%#&":
+        text = text.replace(character, f"\\{character}")
+    return text.replace("±", r"$\pm$").replace("–", "--")
