@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import traceback
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def point(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str,
                     raise
                 except Exception as error:
                     if signals.noted:  # it may have ended a worker of the loader, which the probe then misses
+                        print(f"stopped by {signals.noted[0].name}: run the same command again", file=sys.stderr)
                         raise SystemExit(signals.TRY_AGAIN) from error
                     failed[name] = error
                     _keep_reason(probe_directory(run, name), error)
