@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tubelet.layers.bfloat16_attention import BFloat16Attention
 from tubelet.layers.frugal import linear_after
+from tubelet.layers.short_attention import ShortAttention, joins
 
 Bias = Literal["qkv", "qv", "none"]
 
@@ -72,13 +73,16 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What `forward` returns, before the last linear layer."""
         qkv = self.project(x, norm).unflatten(-1, (3, self.num_heads, -1))  # [B,K,3,heads,d]
+        scale = qkv.shape[-1] ** -0.5
+        dropout = self.attention_dropout if self.training else 0.0
+        if self.scale is None and not return_attention and not dropout and (count := joins(qkv)) > 1:
+            mixed: Tensor = ShortAttention.apply(qkv, scale, count)
+            return mixed, None
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # each [B,heads,K,d]
-        scale = q.shape[-1] ** -0.5
         if self.scale is not None:  # cosine attention: unit vectors, temperature at most 100
             # 4.6052 = log(100)
             q = F.normalize(q, dim=-1) * self.scale.clamp(max=4.6052).exp()
             k, scale = F.normalize(k, dim=-1), 1.0
-        dropout = self.attention_dropout if self.training else 0.0
         weights = None
         if return_attention:
             weights = (q * scale @ k.transpose(-2, -1)).softmax(dim=-1)

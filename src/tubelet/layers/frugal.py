@@ -48,8 +48,11 @@ def linear_after(
 
 def _without_weights(norm: nn.LayerNorm) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     """A norm as a function of x and its weights, and these."""
-    parameters = tuple(each for each in (norm.weight, norm.bias) if each is not None)
-    return lambda x, *weights: F.layer_norm(x, norm.normalized_shape, *weights, eps=norm.eps), parameters
+
+    def function(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+
+    return function, tuple(each for each in (norm.weight, norm.bias) if each is not None)
 
 
 class LinearAfter(torch.autograd.Function):
