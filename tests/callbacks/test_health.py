@@ -50,8 +50,16 @@ def test_a_run_logs_it_and_warns_below_the_bound(tiny: Tiny, caplog: pytest.LogC
     assert 0 < metrics["val/feature_std"] < 1
     assert 0 < metrics["val/mean_cosine"] < 1
     assert 1 < metrics["val/rankme"] <= 6
-    assert "collapsed" not in caplog.text
     run.main(tiny(*short, "callbacks.health.bound=0.99"))
+    assert "collapsed" not in caplog.text  # pixels cannot
+    run.main(
+        tiny(
+            *short,
+            "callbacks.health.bound=0.99",
+            "target._target_=tubelet.targets.features.Features",
+            "~target.normalise",
+        )
+    )
     assert "the features have collapsed: val/feature_std is" in caplog.text
 
 
