@@ -9,11 +9,11 @@ from tubelet.data.small_data import explain
 
 
 class ExplainSmallData(L.Callback):
-    """Args: manifest: the list of training videos."""
+    """Args: manifest: the list of training videos. pretraining: or else fine-tuning."""
 
-    def __init__(self, manifest: str) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: str, pretraining: bool = False) -> None:
+        self.manifest, self.pretraining = manifest, pretraining
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            Console().print(explain(self.manifest))
+            Console().print(explain(self.manifest, self.pretraining))

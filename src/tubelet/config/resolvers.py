@@ -59,6 +59,16 @@ def small(key: str, manifest: str | None) -> Any:
     return chosen(manifest)[key]
 
 
+def small_pretraining(key: str, manifest: str | None) -> Any:
+    """The same for pretraining, see tubelet.data.small_pretraining."""
+    if manifest is None:
+        raise ValueError("it depends on the number of training videos: set data.train")
+    from tubelet.data.manifest import Manifest
+    from tubelet.data.small_pretraining import settings
+
+    return settings(len(Manifest.read(manifest)))[key]
+
+
 def scene_classes(scene: str) -> int:
     """Classes of a demo scene, whose videos may not be rendered yet."""
     from tubelet.demo.render import SCENES, check_scene
@@ -83,3 +93,4 @@ OmegaConf.register_new_resolver("problem", problem, replace=True)
 OmegaConf.register_new_resolver("classes", classes, replace=True)
 OmegaConf.register_new_resolver("units", units, replace=True)
 OmegaConf.register_new_resolver("small", small, replace=True)
+OmegaConf.register_new_resolver("small_pretraining", small_pretraining, replace=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tubelet.data import small_pretraining
 from tubelet.data.manifest import Manifest
 
 _SIDES = {"left", "right", "clockwise", "anticlockwise", "counterclockwise", "leftward", "rightward"}
@@ -65,10 +66,14 @@ def chosen(manifest: str) -> dict[str, Any]:
     return {**settings(len(found)), "flip": not tells_sides(found.class_names() or [])}
 
 
-def explain(manifest: str) -> Table:
+def explain(manifest: str, pretraining: bool = False) -> Table:
     """What was chosen for a training manifest, and why."""
     videos = len(Manifest.read(manifest))
     table = Table(title=f"chosen for {videos:,} training videos", title_justify="left", show_header=False)
-    for key, value in chosen(manifest).items():
-        table.add_row(key, str(value) if isinstance(value, bool) else f"{value:g}", _WHY[key])
+    if pretraining:
+        rows = small_pretraining.reasons(videos)
+    else:
+        rows = [(key, str(v) if isinstance(v, bool) else f"{v:g}", _WHY[key]) for key, v in chosen(manifest).items()]
+    for row in rows:
+        table.add_row(*row)
     return table
