@@ -11,6 +11,7 @@ from tubelet.demo import time
 from tubelet.demo.camera import CameraMotions
 from tubelet.demo.few_labels import demo
 from tubelet.demo.render import SCENES, render
+from tubelet.demo.scenes import CLASSES
 from tubelet.demo.small import SmallObjects
 from tubelet.demo.time import TimeChanges, check_sources
 from tubelet.demo.video import FRAMES, SIZE, Video, write_video
@@ -29,6 +30,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 def a_video(scene: str, action: str, index: int, sources: tuple[str, ...], split: str = "train") -> Video:
     kind = SCENES[scene]
     return kind(0, split, action, index, **({"sources": sources} if kind is TimeChanges else {}))
+
+
+def test_a_config_knows_the_scenes() -> None:
+    assert {scene: len(kind.labels) for scene, kind in SCENES.items()} == CLASSES
 
 
 @pytest.mark.slow

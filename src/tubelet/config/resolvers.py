@@ -71,10 +71,10 @@ def small_pretraining(key: str, manifest: str | None) -> Any:
 
 def scene_classes(scene: str) -> int:
     """Classes of a demo scene, whose videos may not be rendered yet."""
-    from tubelet.demo.render import SCENES, check_scene
+    from tubelet.demo.scenes import CLASSES, check_scene
 
     check_scene(scene)
-    return len(SCENES[scene].labels)
+    return CLASSES[scene]
 
 
 _NAMELESS = r"(experiment|name|resume|sweep|logger|callbacks|data\.num_workers|trainer\.(devices|num_nodes|compile))\b"

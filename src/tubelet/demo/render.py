@@ -16,6 +16,7 @@ from rich.progress import track
 from tubelet.data.worker import cores
 from tubelet.demo.camera import CameraMotions
 from tubelet.demo.motions import Motions
+from tubelet.demo.scenes import check_scene
 from tubelet.demo.small import SmallObjects
 from tubelet.demo.time import TimeChanges, check_sources
 from tubelet.demo.video import FPS, FRAMES, SIZE, Video, write_video
@@ -28,12 +29,6 @@ SCENES: dict[str, type[Video]] = {
     "camera": CameraMotions,
     "time": TimeChanges,
 }
-
-
-def check_scene(scene: str) -> None:
-    """Raises ValueError if there is no such scene."""
-    if scene not in SCENES:
-        raise ValueError(f"data.scene must be one of {', '.join(SCENES)}, got '{scene}'")
 
 
 def render(
