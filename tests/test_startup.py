@@ -56,19 +56,27 @@ def run(directory: Path, *command: str, path: Path | None = None) -> tuple[subpr
     [
         (["data.batchsize=4"], "data.batchsize: unknown key (did you mean 'batch_size'?)"),
         (["+data.foo=1"], "data.foo: unknown key (there are: train, val, test, "),
-        (["optim.base_lr=lots"], "optim.base_lr: must be float, got 'lots'"),
-        (["encoder.position=sin"], "encoder.position: must be Literal['sincos', 'sincos_3d', 'learned'], got 'sin'"),
-        (["model.encoder=3"], "model.encoder: must be Encoder, got 3"),
         (["encoder.image_size=33"], "encoder: image height 33 is not divisible by patch_size 8"),
-        (["masking.ratio=1.5"], "masking.ratio: masking ratio must lie in (0, 1), got 1.5"),
         (["masking=frame", "masking.ratio=0.2"], "masking.ratio: this ratio hides 0 of 4: "),
         (["data=manifest", "data.train=missing.csv"], "data.train: no such file: missing.csv"),
-        (["trainer=cpu", "trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs a GPU; a CPU has "),
-        (["method=linear"], "weights: a value is missing: the pretrained weights to start from"),
         (["target._target_=tubelet.targets.pixels.Pixel"], "target._target_: cannot be used: module 'tubelet.targets"),
-        (["method._target_=nowhere.Method"], "method._target_: cannot be used: No module named 'nowhere'"),
         (["-m", "masking.ratio=0.5,1.5"], "masking.ratio: masking ratio must lie in (0, 1), got 1.5"),
-        (["-m", "data.batchsize=4,8"], "data.batchsize: unknown key (did you mean 'batch_size'?)"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["optim.base_lr=lots"], "optim.base_lr: must be float, got 'lots'"),
+                (
+                    ["encoder.position=sin"],
+                    "encoder.position: must be Literal['sincos', 'sincos_3d', 'learned'], got 'sin'",
+                ),
+                (["model.encoder=3"], "model.encoder: must be Encoder, got 3"),
+                (["masking.ratio=1.5"], "masking.ratio: masking ratio must lie in (0, 1), got 1.5"),
+                (["trainer=cpu", "trainer.precision=16-mixed"], "trainer.precision: 16-mixed needs a GPU; a CPU has "),
+                (["method=linear"], "weights: a value is missing: the pretrained weights to start from"),
+                (["method._target_=nowhere.Method"], "method._target_: cannot be used: No module named 'nowhere'"),
+                (["-m", "data.batchsize=4,8"], "data.batchsize: unknown key (did you mean 'batch_size'?)"),
+            )
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
