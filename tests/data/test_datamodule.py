@@ -200,7 +200,9 @@ def fit(videos, tmp_path, stop, checkpoint=None, **settings):
     return module.seen, trainer
 
 
-@pytest.mark.parametrize(("stop", "workers"), [*(pytest.param(stop, 0, marks=pytest.mark.slow) for stop in (2, 3)), (4, 0), (4, 2)])
+@pytest.mark.parametrize(
+    ("stop", "workers"), [*(pytest.param(stop, 0, marks=pytest.mark.slow) for stop in (2, 3)), (4, 0), (4, 2)]
+)
 def test_a_lightning_run_resumed_mid_epoch_sees_the_same_batches(videos, tmp_path, stop, workers):
     whole, _ = fit(videos, tmp_path, 8)
     before, trainer = fit(videos, tmp_path, stop, num_workers=workers)
