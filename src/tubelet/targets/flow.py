@@ -3,7 +3,7 @@
 Lucas and Kanade, IJCAI 1981. Within a window, the flow v is the one that best explains how brightness changes:
 `gradient . v = -(next frame - this frame)`. It has neither colour nor texture nor contrast; so what an encoder has to
 know for it is the motion and nothing else. Methods that need flow from a network as a target: MME,
-https://arxiv.org/abs/2210.06096. Here it costs less than a normalised pixel target.
+https://arxiv.org/abs/2210.06096. Here it costs little more than pixels.
 """
 
 from __future__ import annotations
