@@ -8,7 +8,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tubelet import run
 from tubelet.config import check
-from tubelet.data import small_pretraining
 from tubelet.data.small_data import settings
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -200,13 +199,12 @@ def test_what_all_settings_depend_on_is_asked_for_once() -> None:
     ("videos_", "batch", "epochs"), [(3, 3, 1600), (480, 4, 33), (2000, 4, 20), (3000, 32, 430), (10**6, 32, 20)]
 )
 def test_settings_of_small_pretraining(videos_: int, batch: int, epochs: int) -> None:
-    chosen = small_pretraining.settings(videos_)
+    chosen = settings(videos_, "pretrain")
     assert (chosen["batch_size"], chosen["max_epochs"]) == (batch, epochs)
     assert chosen["base_lr"] * batch / 256 == pytest.approx(5e-4)
     assert 1 <= chosen["warmup_epochs"] <= epochs
-    assert all(value and why for _, value, why in small_pretraining.reasons(videos_))
 
 
 def test_pretraining_needs_two_videos() -> None:
-    with pytest.raises(ValueError, match="at least 2 videos, got 1"):
-        small_pretraining.settings(1)
+    with pytest.raises(ValueError, match="training needs at least 2 videos, got 1"):
+        settings(1, "pretrain")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+import tubelet
 from tubelet import study
 from tubelet.config.resolvers import point
 from tubelet.report.table import find_runs, write_csv
@@ -59,3 +60,10 @@ def test_the_name_of_a_point_has_what_makes_it_another_one() -> None:
     overrides = ["experiment=x", "seed=0", "masking=tube", "+data.train=a/b.csv", "sweep.probes=[knn]", "logger=none"]
     assert point(overrides) == "data.train-a-b.csv_masking-tube_seed-0"
     assert point(["experiment=x"]) == "point"
+
+
+def test_training_from_python_knows_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"sweep\.probes: 'x' has no command"):
+        tubelet.train("experiment=demo_pretrain", "sweep.probes=[x]")
+    assert list(tmp_path.iterdir()) == []

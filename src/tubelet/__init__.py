@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tubelet.data.load_clip import load_clip as load_clip
     from tubelet.evaluate.predict import predict as predict
     from tubelet.masking import Mask as Mask
-    from tubelet.run import train as train
+    from tubelet.study import train as train
     from tubelet.weights.load import load_model as load_model
     from tubelet.weights.save import save_pretrained as save_pretrained
 
@@ -23,7 +23,7 @@ _HOMES = {
     "load_model": "tubelet.weights.load",
     "predict": "tubelet.evaluate.predict",
     "save_pretrained": "tubelet.weights.save",
-    "train": "tubelet.run",
+    "train": "tubelet.study",
 }
 __all__ = [
     "Mask", "__version__", "build_model", "load_clip", "load_model", "predict", "save_pretrained", "train",

@@ -11,7 +11,6 @@ import typer
 from tubelet.bench import commands
 from tubelet.config import user_errors
 from tubelet.config.options import Device, Model, Preprocess, Trust, settings
-from tubelet.evaluate.masks import masks
 
 app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -326,7 +325,16 @@ def attention(
     print(save_attention(encoder, video, out))
 
 
-app.command()(masks)
+@app.command()
+def masks(
+    out: Annotated[Path, typer.Option(help="picture to write, ending in .png")],
+    ratio: Annotated[float, typer.Option(help="mask ratio, the share of tokens to hide, in (0, 1)")] = 0.75,
+    seed: Annotated[int, typer.Option(help="seed from which the masks are drawn")] = 0,
+) -> None:
+    """Draw what each masking hides of a clip of 16 frames of 224 x 224."""
+    from tubelet.evaluate.masks import draw_masks
+
+    print(draw_masks(out, ratio, seed))
 
 
 def main() -> None:

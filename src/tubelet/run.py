@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tubelet.config import check
-from tubelet.config.compose import compose_with_unchosen
 from tubelet.data.datamodule import VideoDataModule
 from tubelet.data.randomness import generator, key
 from tubelet.evaluate.reconstruction import can_reconstruct
@@ -60,21 +59,12 @@ CHOSEN = "TUBELET_CHOSEN"
 """Environment variable in which rank 0 passes directory and checkpoint (JSON) to the ranks that Lightning launches."""
 
 
-def train(*overrides: str) -> dict[str, float]:
-    """The same as `python train.py OVERRIDES`, from Python and in any directory. Returns and raises what `main` does.
-
-    Example: `train("experiment=demo_pretrain", "seed=1")`.
-    """
-    return main(*compose_with_unchosen(*overrides))
-
-
 def main(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str, float]:
     """Run `cfg` and return the last value of every logged metric. Raises ValueError for a user's mistake, and
     SystemExit when a signal has stopped the run.
 
     unchosen: the groups that `weights` decide, see tubelet.config.unchosen; None: there are none.
     """
-    check_main_is_guarded()
     check(cfg)
     with signals.all_noted():
         try:
@@ -89,6 +79,7 @@ def run_once(
     """What `main` does, for a caller that has checked the config and deals with signals (raises Interrupted). Returns
     the run directory, too. `directory`: where the run is to be; None: where the config or a sweep says.
     """
+    check_main_is_guarded()
     return _run(_with_parts_of_weights(cfg, unchosen or {}), directory)
 
 

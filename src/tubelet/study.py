@@ -35,6 +35,14 @@ _SHARED = (
 """What a probe has from its point unless its own overrides say something else."""
 
 
+def train(*overrides: str) -> dict[str, float]:
+    """The same as `python train.py OVERRIDES`, from Python and in any directory. Returns and raises what `point` does.
+
+    Example: `train("experiment=demo_pretrain", "seed=1")`.
+    """
+    return point(*compose_with_unchosen(*overrides))
+
+
 def point(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str, float]:
     """`tubelet.run.main`, and then the probes of `sweep.probes`. Returns the metrics of all: those of the probe
     `linear` begin with `linear/`.
@@ -67,7 +75,7 @@ def point(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str,
             end_process(interrupted, finds_itself=cfg.resume == "auto")
     if failed:
         reasons = "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in failed.items())
-        raise ValueError(f"of the probes of {run} failed {reasons}")
+        raise ValueError(f"probes of {run} failed: {reasons}")
     return metrics
 
 

@@ -22,18 +22,23 @@ def table(path: Path) -> dict[str, str]:
         return {row["masking.ratio"]: row["val/loss"] for row in csv.DictReader(file) if row["val/loss"]}
 
 
+def requeue_one(jobs: Jobs, array: str, task: int, of: int) -> None:
+    """When all tasks of an array train, one is told that its time is up; then all may end."""
+    until(lambda: len(list(jobs.directory.glob("runs/try/*/metrics.csv"))) == of, PATIENCE, f"{of} runs")
+    jobs.slurm.call("scancel", "--signal=USR1", f"{array}_{task}")
+    until(lambda: jobs.job(f"{array}_{task}")["Restarts"] == "1", PATIENCE, f"another start of task {task}")
+    jobs.slow.unlink()
+    for number in range(of):
+        jobs.job(f"{array}_{number}").ended()
+
+
 def test_an_array_of_four_ratios(jobs: Jobs) -> None:
     """One of its tasks is requeued, alone."""
     jobs.slow.touch()
     array = jobs.submit(
         "slurm/sweep.sbatch", f"masking.ratio={RATIOS}", *jobs.arguments, *OVERRIDES, "trainer.strategy=auto"
     )
-    until(lambda: len(list(jobs.directory.glob("runs/try/*/metrics.csv"))) == 4, PATIENCE, "four runs")
-    jobs.slurm.call("scancel", "--signal=USR1", f"{array.number}_2")
-    until(lambda: jobs.job(f"{array.number}_2")["Restarts"] == "1", PATIENCE, "another start of the third")
-    jobs.slow.unlink()
-    for task in range(4):
-        jobs.job(f"{array.number}_{task}").ended()
+    requeue_one(jobs, array.number, 2, of=4)
     assert sorted(table(report(jobs.directory / "runs/try", jobs.directory / "ratios.csv"))) == RATIOS.split(",")
     assert [jobs.job(f"{array.number}_{task}")["Restarts"] for task in range(4)] == ["0", "0", "1", "0"]
 
@@ -77,12 +82,7 @@ def test_an_array_of_points_with_probes(jobs: Jobs, tiny_arguments: Callable[...
     probe = json.dumps([*tiny_arguments(), "stage=validate", "callbacks.knn.k=1"])
     study = ["sweep.probes=[knn]", f"+sweep.overrides.knn={probe}", "trainer.strategy=auto"]
     array = jobs.submit("--array=0-1", "slurm/sweep.sbatch", "masking.ratio=0.25,0.5", *jobs.arguments, *study)
-    until(lambda: len(list(jobs.directory.glob("runs/try/*/metrics.csv"))) == 2, PATIENCE, "two runs")
-    jobs.slurm.call("scancel", "--signal=USR1", f"{array.number}_1")
-    until(lambda: jobs.job(f"{array.number}_1")["Restarts"] == "1", PATIENCE, "another start of the second")
-    jobs.slow.unlink()
-    for task in range(2):
-        jobs.job(f"{array.number}_{task}").ended()
+    requeue_one(jobs, array.number, 1, of=2)
     with report(jobs.directory / "runs/try", jobs.directory / "ratios.csv").open() as file:
         rows = list(csv.DictReader(file))
     probed = sorted((row["masking.ratio"], row["state"]) for row in rows if row["knn/top1"])

@@ -16,17 +16,16 @@ from tubelet.evaluate.health import health
 from tubelet.evaluate.knn import pooled_features
 from tubelet.methods.base import method_of
 from tubelet.models.masked import MaskedModel
-from tubelet.targets.base import Taught
 
 log = logging.getLogger(__name__)
 
 
 class FeatureHealth(L.Callback):
     """In every validation of pretraining: the mean tokens of the first `max_clips` clips, without a mask, are compared
-    with each other (see tubelet.evaluate.health). No labels are needed. If the target is features and `feature_std` is
-    below `bound`, a warning says that they have collapsed. Other targets cannot collapse: encoders that learned well
-    from pixels have low values, too, because their mean tokens share one large component. It does nothing if the method
-    hides no tokens.
+    with each other (see tubelet.evaluate.health). No labels are needed. If the target can collapse (a moving average of
+    the encoder) and `feature_std` is below `bound`, a warning says that it has. Under other targets a low value is no
+    fault: encoders that learned well from pixels have one, because their mean tokens share one large component. It does
+    nothing if the method hides no tokens.
 
     Args: max_clips: over all ranks; their forward pass is the cost. bound: of feature_std, in [0, 1). On the
     demo, untrained encoders have 0.24 to 0.33, and a collapsed one 0.06.
@@ -67,8 +66,8 @@ class FeatureHealth(L.Callback):
         found = health(features)
         for name, value in asdict(found).items():
             method.log(f"val/{name}", value, sync_dist=False, rank_zero_only=False)
-        learned = isinstance(method.model, MaskedModel) and isinstance(method.model.target, Taught)
-        if learned and found.feature_std < self.bound and trainer.is_global_zero:
+        may = isinstance(method.model, MaskedModel) and method.model.target.can_collapse
+        if may and found.feature_std < self.bound and trainer.is_global_zero:
             log.warning(
                 "the features have collapsed: val/feature_std is %.2g, below %g, and the mean cosine between two clips "
                 "%.4f. A moving average needs another balance of optim.base_lr and target.momentum",

@@ -64,11 +64,12 @@ class KNN(L.Callback):
         last = trainer.global_step >= method.plan.total_steps
         if trainer.state.fn == "fit" and not last and (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        if not all(len(_labelled(Manifest.read(data_of(trainer).paths[split]))) for split in ("train", "val")):
+        # not of data.datasets: `stage=validate` opens no training videos
+        manifests = {split: Manifest.read(data_of(trainer).paths[split]) for split in ("train", "val")}
+        if not all(len(_labelled(manifest)) for manifest in manifests.values()):
             self._warn(trainer)
             return
-        bank, labels = self._features(trainer, method, "train")
-        queries, truth = self._features(trainer, method, "val")
+        (bank, labels), (queries, truth) = (self._features(trainer, method, *each) for each in manifests.items())
         if len(labels) == 0 or len(truth) == 0:  # none of the labelled videos could be read
             self._warn(trainer)
             return
@@ -87,11 +88,11 @@ class KNN(L.Callback):
         self._warned = True
 
     @torch.no_grad()
-    def _features(self, trainer: L.Trainer, method: Method, split: str) -> tuple[Tensor, Tensor]:
+    def _features(self, trainer: L.Trainer, method: Method, split: str, manifest: Manifest) -> tuple[Tensor, Tensor]:
         """Features [n,D] and labels [n] of the labelled videos, gathered from all ranks: the same on every rank."""
         features, labels, data = [], [], data_of(trainer)
         limit = trainer.limit_val_batches  # a number of batches, or 1.0: all
-        for batch in islice(self._loader(trainer, split), limit if isinstance(limit, int) else None):
+        for batch in islice(self._loader(trainer, split, manifest), limit if isinstance(limit, int) else None):
             if len(batch) == 0:  # none of its videos could be read
                 continue
             batch = data.transfer_batch_to_device(batch, method.device, 0)
@@ -103,10 +104,9 @@ class KNN(L.Callback):
         label = torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64, device=method.device)
         return gather_rows(mine, trainer.strategy), gather_rows(label, trainer.strategy)
 
-    def _loader(self, trainer: L.Trainer, split: str) -> DataLoader[Batch]:
+    def _loader(self, trainer: L.Trainer, split: str, manifest: Manifest) -> DataLoader[Batch]:
         """A loader of this rank's batches."""
         data = data_of(trainer)
-        manifest = Manifest.read(data.paths[split])  # not data.datasets: `stage=validate` opens no training videos
         dataset = EvaluationVideos(
             manifest,
             data.grid,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import lightning as L
 from rich.console import Console
 
-from tubelet.data.small_data import explain
+from tubelet.data.small_data import Task, explain
 
 
 class ExplainSmallData(L.Callback):
-    """Args: manifest: the list of training videos. pretraining: or else fine-tuning."""
+    """Args: manifest: the list of training videos. task: finetune or pretrain."""
 
-    def __init__(self, manifest: str, pretraining: bool = False) -> None:
-        self.manifest, self.pretraining = manifest, pretraining
+    def __init__(self, manifest: str, task: Task = "finetune") -> None:
+        self.manifest, self.task = manifest, task
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            Console().print(explain(self.manifest, self.pretraining))
+            Console().print(explain(self.manifest, self.task))

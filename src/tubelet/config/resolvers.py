@@ -50,23 +50,13 @@ def units(which: str, problem: str, manifest: str | None) -> list[float] | None:
     return mean if which == "mean" else std
 
 
-def small(key: str, manifest: str | None) -> Any:
-    """The setting `key` for a training manifest, see tubelet.data.small_data."""
+def small(key: str, manifest: str | None, task: Any = "finetune") -> Any:
+    """The setting `key` for a training manifest and a task, see tubelet.data.small_data."""
     if manifest is None:
         raise ValueError("it depends on the number of training videos: set data.train")
     from tubelet.data.small_data import chosen
 
-    return chosen(manifest)[key]
-
-
-def small_pretraining(key: str, manifest: str | None) -> Any:
-    """The same for pretraining, see tubelet.data.small_pretraining."""
-    if manifest is None:
-        raise ValueError("it depends on the number of training videos: set data.train")
-    from tubelet.data.manifest import Manifest
-    from tubelet.data.small_pretraining import settings
-
-    return settings(len(Manifest.read(manifest)))[key]
+    return chosen(manifest, task)[key]
 
 
 def scene_classes(scene: str) -> int:
@@ -93,4 +83,3 @@ OmegaConf.register_new_resolver("problem", problem, replace=True)
 OmegaConf.register_new_resolver("classes", classes, replace=True)
 OmegaConf.register_new_resolver("units", units, replace=True)
 OmegaConf.register_new_resolver("small", small, replace=True)
-OmegaConf.register_new_resolver("small_pretraining", small_pretraining, replace=True)

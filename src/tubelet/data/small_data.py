@@ -1,9 +1,11 @@
-"""What to fine-tune a small data set with, chosen by its number of videos; in a config `${small:KEY,MANIFEST}`.
+"""What fits a small data set, chosen by its number of videos; in a config `${small:KEY,MANIFEST}` for fine-tuning, and
+`${small:KEY,MANIFEST,pretrain}`. Any value given on the command line goes before the chosen one.
 
-Our choices, between VideoMAE's recipes for UCF101 (9.5 k videos) and HMDB51 (3.6 k) (https://arxiv.org/abs/2203.12602,
+Pretraining: found on the scenes of the demo at 32 pixels (docs/learning.md); more than 2000 videos were not tried.
+
+Fine-tuning: our choices, between VideoMAE's recipes for UCF101 (9.5 k videos) and HMDB51 (3.6 k) (https://arxiv.org/abs/2203.12602,
 section 7) and what few-shot tuning needs. Fewer videos: more epochs, so that there are some thousand steps at all; more
-drop path and a steeper layer decay, so that what was pretrained stays; smaller batches. Any value given on the command
-line goes before the chosen one.
+drop path and a steeper layer decay, so that what was pretrained stays; smaller batches.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
-from tubelet.data import small_pretraining
 from tubelet.data.manifest import Manifest
 
+Task = Literal["finetune", "pretrain"]
 _SIDES = {"left", "right", "clockwise", "anticlockwise", "counterclockwise", "leftward", "rightward"}
 _STEPS = 3000  # at least, as far as 200 epochs allow
 # up to so many videos: epochs are computed; the rest as given
@@ -27,23 +29,42 @@ _TIERS: list[tuple[float, dict[str, Any]]] = [
     (20000, {"batch_size": 128, "base_lr": 5e-4, "layer_decay": 0.7, "drop_path": 0.2, "head_dropout": 0.5}),
     (float("inf"), {"batch_size": 384, "base_lr": 5e-4, "layer_decay": 0.75, "drop_path": 0.1, "head_dropout": 0.0}),
 ]
-_WHY = {
-    "batch_size": "small enough for many steps an epoch",
-    "base_lr": "at batch 256: the step size of a small batch stays useful",
-    "layer_decay": "the fewer videos, the less the first layers may move",
-    "drop_path": "regularisation, as for UCF101",
-    "head_dropout": "regularisation, as for UCF101",
-    "max_epochs": f"about {_STEPS} steps, between 30 and 200 epochs",
-    "mixup": "with few videos of a class mixtures are most of what can be seen; none for tiny batches",
-    "flip": "mirrored videos are new ones, unless the names of classes tell left from right",
+_WHY: dict[Task, dict[str, str]] = {
+    "finetune": {
+        "batch_size": "small enough for many steps an epoch",
+        "base_lr": "at batch 256: the step size of a small batch stays useful",
+        "layer_decay": "the fewer videos, the less the first layers may move",
+        "drop_path": "regularisation, as for UCF101",
+        "head_dropout": "regularisation, as for UCF101",
+        "max_epochs": f"about {_STEPS} steps, between 30 and 200 epochs",
+        "mixup": "with few videos of a class mixtures are most of what can be seen; none for tiny batches",
+        "flip": "mirrored videos are new ones, unless the names of classes tell left from right",
+    },
+    "pretrain": {
+        "batch_size": "with two clips of each video: few videos need many steps, not large ones",
+        "base_lr": "at batch 256: 5e-4 for this batch. At 2e-3 the features of fine textures were lost",
+        "max_epochs": "about 4000 steps, or 40000 for more than 2000 videos",
+        "warmup_epochs": "a twentieth",
+    },
 }
 
 
 @lru_cache(maxsize=8)
-def settings(videos: int) -> dict[str, Any]:
+def settings(videos: int, task: Task = "finetune") -> dict[str, Any]:
     """Raises ValueError if there is not even a pair of videos."""
     if videos < 2:
-        raise ValueError(f"fine-tuning needs at least 2 videos, got {videos}")
+        raise ValueError(f"training needs at least 2 videos, got {videos}")
+    return _pretraining(videos) if task == "pretrain" else _fine_tuning(videos)
+
+
+def _pretraining(videos: int) -> dict[str, Any]:
+    batch, steps = (min(4, videos), 4000) if videos <= 2000 else (32, 40000)
+    epochs = min(1600, max(20, round(steps / (videos // batch))))
+    rate = 5e-4 * 256 / batch
+    return {"batch_size": batch, "base_lr": rate, "max_epochs": epochs, "warmup_epochs": max(1, epochs // 20)}
+
+
+def _fine_tuning(videos: int) -> dict[str, Any]:
     chosen = dict(next(values for most, values in _TIERS if videos <= most))
     while chosen["batch_size"] > videos:
         chosen["batch_size"] //= 2
@@ -60,20 +81,17 @@ def tells_sides(names: Iterable[str]) -> bool:
     return any(word in _SIDES for word in words)
 
 
-def chosen(manifest: str) -> dict[str, Any]:
+def chosen(manifest: str, task: Task = "finetune") -> dict[str, Any]:
     """What fits a training manifest."""
     found = Manifest.read(manifest)
-    return {**settings(len(found)), "flip": not tells_sides(found.class_names() or [])}
+    sides = {"flip": not tells_sides(found.class_names() or [])} if task == "finetune" else {}
+    return {**settings(len(found), task), **sides}
 
 
-def explain(manifest: str, pretraining: bool = False) -> Table:
+def explain(manifest: str, task: Task = "finetune") -> Table:
     """What was chosen for a training manifest, and why."""
-    videos = len(Manifest.read(manifest))
-    table = Table(title=f"chosen for {videos:,} training videos", title_justify="left", show_header=False)
-    if pretraining:
-        rows = small_pretraining.reasons(videos)
-    else:
-        rows = [(key, str(v) if isinstance(v, bool) else f"{v:g}", _WHY[key]) for key, v in chosen(manifest).items()]
-    for row in rows:
-        table.add_row(*row)
+    title = f"chosen for {len(Manifest.read(manifest)):,} training videos (the command line goes first)"
+    table = Table(title=title, title_justify="left", show_header=False)
+    for key, value in chosen(manifest, task).items():
+        table.add_row(key, str(value) if isinstance(value, bool) else f"{value:g}", _WHY[task][key])
     return table

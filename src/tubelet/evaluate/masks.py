@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-
-def masks(
-    out: Annotated[Path, typer.Option(help="picture to write, ending in .png")],
-    ratio: Annotated[float, typer.Option(help="mask ratio, the share of tokens to hide, in (0, 1)")] = 0.75,
-    seed: Annotated[int, typer.Option(help="seed from which the masks are drawn")] = 0,
-) -> None:
-    """Draw what each masking hides of a clip of 16 frames of 224 x 224."""
-    print(draw_masks(out, ratio, seed))
+from tubelet.clip import ClipGrid
+from tubelet.data.randomness import generator
+from tubelet.masking import generators
+from tubelet.storage import replacing
 
 
 def draw_masks(out: Path, ratio: float = 0.75, seed: int = 0) -> Path:
@@ -24,11 +17,6 @@ def draw_masks(out: Path, ratio: float = 0.75, seed: int = 0) -> Path:
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
-
-    from tubelet.clip import ClipGrid
-    from tubelet.data.randomness import generator
-    from tubelet.masking import generators
-    from tubelet.storage import replacing
 
     if out.suffix != ".png":
         raise ValueError(f"{out}: the picture of masks is a .png")

@@ -21,6 +21,8 @@ class Target(nn.Module):
 
     dim: int
     """P, the numbers to predict per token."""
+    can_collapse = False
+    """Whether the encoder makes its own truth. Then all features may become alike, because that is easy to predict."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

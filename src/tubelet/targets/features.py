@@ -63,6 +63,7 @@ class Features(Target):
             raise ValueError(f"target.momentum must be two numbers in (0, 1], got {list(momentum)}")
         if distance not in DISTANCES:
             raise ValueError(f"target.distance must be one of {', '.join(DISTANCES)}, got '{distance}'")
+        self.can_collapse = teacher is None
         given = [] if teacher is None else [teacher] if isinstance(teacher, str | Mapping) else list(teacher)
         self.sources, self.preprocesses, teachers = [], [preprocess], [copy.deepcopy(encoder)]
         if given:

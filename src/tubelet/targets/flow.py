@@ -57,8 +57,8 @@ class Flow(Target):
     def forward(self, clip: Tensor, mask: Mask) -> Tensor:
         """float32 [B,M,P]; float64 if the clip is float64."""
         cut(clip, self.grid)  # refuses a clip of another size
-        frames = clip.to(torch.promote_types(clip.dtype, torch.float32)).transpose(1, 2)  # [B,T,C,H,W]
-        flow = self.flow(self.preprocess.denormalise(frames.transpose(1, 2)).transpose(1, 2))
+        pixels = self.preprocess.denormalise(clip.to(torch.promote_types(clip.dtype, torch.float32)))
+        flow = self.flow(pixels.transpose(1, 2))
         flow = torch.cat([flow, flow[:, -1:]], dim=1)  # [B,T,2,H/cell,W/cell]
         cells = flow.unflatten(4, (self.grid.w, self.cells)).unflatten(3, (self.grid.h, self.cells))
         cells = cells.unflatten(1, (self.grid.t, self.grid.tubelet))
