@@ -79,7 +79,9 @@ def test_the_name_is_still_used(name: str, trainer: L.Trainer) -> None:
     assert re.search(rf"\.{name}\b", inspect.getsource(user)), f"{user.__qualname__} no longer uses `{name}`"
 
 
-@pytest.mark.parametrize("name", sorted(f"{module}.{name}" for module, names in sharded._KNOWN.items() for name in names))
+@pytest.mark.parametrize(
+    "name", sorted(f"{module}.{name}" for module, names in sharded._KNOWN.items() for name in names)
+)
 def test_what_the_list_of_a_sharded_checkpoint_names_is_still_there(name: str) -> None:
     module, _, last = name.rpartition(".")
     assert hasattr(importlib.import_module(module), last)

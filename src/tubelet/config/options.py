@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -57,4 +58,7 @@ Preprocess = Annotated[
         help="setting of how pixels are prepared, instead of that of the weights, for example short_side=null; may be "
         "given several times; the keys are those of conf/preprocess",
     ),
+]
+ManifestFile = Annotated[
+    Path, typer.Argument(help="list of videos: a CSV with a `path` column, or a file of `path label` lines")
 ]

@@ -1,4 +1,4 @@
-"""Sub-commands of `tubelet bench`, registered in tubelet.cli. Heavy imports wait until a command runs."""
+"""Commands of `tubelet bench`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,69 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def step(
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="system to measure: videomae-pretraining (-dual, -cross), videomae, vivit or timesformer; default: all"
+        ),
+    ] = None,
+    size: Annotated[str, typer.Option(help="size of the model: tiny, small, base or large")] = "tiny",
+    batch: Annotated[int, typer.Option(help="number of clips per step", min=1)] = 2,
+    image_size: Annotated[int, typer.Option(help="frame size in pixels, a multiple of 32")] = 128,
+    steps: Annotated[int, typer.Option(help="number of measured steps, of which the median is printed", min=1)] = 7,
+    device: Annotated[str, typer.Option(help="device to run on: cpu or cuda")] = "cpu",
+    bf16: Annotated[bool, typer.Option("--bf16", help="compute in bfloat16 (autocast)")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="time compiled models, too")] = False,
+) -> None:
+    """Time a full training step of each system, its matrix products and attention alone (the ceiling), and the step of
+    the same model of transformers in the same run."""
+    import torch
+
+    from tubelet.bench.contenders import SYSTEMS
+    from tubelet.bench.step import bench, print_timings
+
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    names = system or SYSTEMS
+    timings = (bench(name, size, batch, image_size, steps, device, dtype, compiled) for name in names)
+    print_timings(timings, compiled)
+
+
+def data(
+    manifest: Annotated[
+        Path | None, typer.Argument(help="manifest of your own videos; default: videos rendered for this")
+    ] = None,
+    reader: Annotated[
+        list[str] | None, typer.Option(help="video reader to measure; default: all that are installed")
+    ] = None,
+    clips: Annotated[int, typer.Option(help="number of clips per round", min=1)] = 8,
+    rounds: Annotated[int, typer.Option(help="number of rounds, of which the median is printed", min=1)] = 7,
+    repeats: Annotated[int, typer.Option(help="number of clips per decoded video, for the columns R", min=1)] = 4,
+    stride: Annotated[int, typer.Option(help="distance of a clip's frames in the files of MANIFEST", min=1)] = 4,
+) -> None:
+    """Time decoding alone, the whole loading pipeline, and the pipeline with several clips per decoded video; with the
+    crops in the loader and on the device."""
+    from tempfile import TemporaryDirectory
+
+    from tubelet.bench.data import Files, bench, print_timings, render
+
+    with TemporaryDirectory() as directory:
+        files = render(Path(directory)) if manifest is None else {manifest.name: Files(manifest, stride)}
+        print_timings(bench(files, reader, clips, rounds, repeats), repeats)
+
+
+def loop(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="changes to the run, as train.py takes them: [group=choice] [key=value]")
+    ] = None,
+    saves: Annotated[int, typer.Option(help="number of checkpoints to save while measuring", min=1)] = 4,
+) -> None:
+    """Measure what loader, logging, callbacks and checkpoints add to the steps of a real run on demo videos."""
+    from tubelet.bench.loop import bench, print_overhead
+
+    print_overhead(bench(overrides or [], saves))
 
 
 def memory(
