@@ -10,7 +10,7 @@ import typer
 
 
 def train(context: typer.Context) -> None:
-    """Train, validate or test, as train.py does: `tubelet train [experiment=NAME] [group=choice] [key=value]`."""
+    """Train, validate or test, as train.py does: `tubelet train experiment=NAME group=choice key=value ...`."""
     from tubelet import launch
 
     sys.argv = [launch.__file__, *context.args]  # Lightning starts this program again for every other device
