@@ -170,6 +170,15 @@ def test_small_data_choices_give_way_to_the_command_line(videos: Path) -> None:
     assert cfg.optim.base_lr == 7e-4
     assert cfg.data.batch_size == 4  # of six videos
     assert cfg.method.mixup == 0.0
+    assert (cfg.data.augment.crop.scale, cfg.data.augment.erase) == ([0.08, 1.0], 0.25)
+
+
+def test_small_frames_are_not_cropped(videos: Path) -> None:
+    augment = compose_experiment("finetune_small", f"data.train={videos}", "encoder=vit_demo").data.augment
+    assert (augment.crop.scale, augment.rand_augment, augment.erase) == ([1.0, 1.0], None, 0.0)
+    another = compose_experiment("finetune_small", f"data.train={videos}", "method=scratch", "data/augment=jitter")
+    check(another)
+    assert another.data.augment.crop.low == 256
 
 
 @pytest.mark.parametrize(

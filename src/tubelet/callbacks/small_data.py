@@ -9,11 +9,11 @@ from tubelet.data.small_data import Task, explain
 
 
 class ExplainSmallData(L.Callback):
-    """Args: manifest: the list of training videos. task: finetune or pretrain."""
+    """Args: manifest: the list of training videos. task: finetune or pretrain. size: of the frames in pixels."""
 
-    def __init__(self, manifest: str, task: Task = "finetune") -> None:
-        self.manifest, self.task = manifest, task
+    def __init__(self, manifest: str, task: Task = "finetune", size: int | None = None) -> None:
+        self.manifest, self.task, self.size = manifest, task, size
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            Console().print(explain(self.manifest, self.task))
+            Console().print(explain(self.manifest, self.task, self.size))

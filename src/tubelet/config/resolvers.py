@@ -50,13 +50,13 @@ def units(which: str, problem: str, manifest: str | None) -> list[float] | None:
     return mean if which == "mean" else std
 
 
-def small(key: str, manifest: str | None, task: Any = "finetune") -> Any:
-    """The setting `key` for a training manifest and a task, see tubelet.data.small_data."""
+def small(key: str, manifest: str | None, task: Any = "finetune", size: Any = None) -> Any:
+    """The setting `key` for a training manifest, a task and a frame size, see tubelet.data.small_data."""
     if manifest is None:
         raise ValueError("it depends on the number of training videos: set data.train")
     from tubelet.data.small_data import chosen
 
-    return chosen(manifest, task)[key]
+    return chosen(manifest, task, size if isinstance(size, int) else None)[key]
 
 
 def scene_classes(scene: str) -> int:

@@ -1,11 +1,13 @@
-"""What fits a small data set, chosen by its number of videos; in a config `${small:KEY,MANIFEST}` for fine-tuning, and
-`${small:KEY,MANIFEST,pretrain}`. Any value given on the command line goes before the chosen one.
+"""What fits a small data set, chosen by its number of videos and the size of its frames; in a config
+`${small:KEY,MANIFEST,finetune,SIZE}` and `${small:KEY,MANIFEST,pretrain}`. Any value given on the command line goes
+before the chosen one.
 
 Pretraining: found on the scenes of the demo at 32 pixels (docs/learning.md); more than 2000 videos were not tried.
 
 Fine-tuning: our choices, between VideoMAE's recipes for UCF101 (9.5 k videos) and HMDB51 (3.6 k) (https://arxiv.org/abs/2203.12602,
 section 7) and what few-shot tuning needs. Fewer videos: more epochs, so that there are some thousand steps at all; more
-drop path and a steeper layer decay, so that what was pretrained stays; smaller batches.
+drop path and a steeper layer decay, so that what was pretrained stays; smaller batches. Small frames are not cropped:
+on the demo's scenes that was as good or better (docs/learning.md).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from tubelet.data.manifest import Manifest
 Task = Literal["finetune", "pretrain"]
 _SIDES = {"left", "right", "clockwise", "anticlockwise", "counterclockwise", "leftward", "rightward"}
 _STEPS = 3000  # at least, as far as 200 epochs allow
+_WHOLE = 64  # frames of up to so many pixels are not cropped
 # up to so many videos: epochs are computed; the rest as given
 _TIERS: list[tuple[float, dict[str, Any]]] = [
     (200, {"batch_size": 16, "base_lr": 2e-3, "layer_decay": 0.65, "drop_path": 0.2, "head_dropout": 0.5}),
@@ -39,6 +42,9 @@ _WHY: dict[Task, dict[str, str]] = {
         "max_epochs": f"about {_STEPS} steps, between 30 and 200 epochs",
         "mixup": "with few videos of a class mixtures are most of what can be seen; none for tiny batches",
         "flip": "mirrored videos are new ones, unless the names of classes tell left from right",
+        "crop_scale": f"share of a frame's area that a crop takes: all of small frames (up to {_WHOLE} pixels)",
+        "rand_augment": "as VideoMAE's recipes; not for small frames",
+        "erase": "as VideoMAE's recipes; not for small frames",
     },
     "pretrain": {
         "batch_size": "with two clips of each video: few videos need many steps, not large ones",
@@ -50,11 +56,11 @@ _WHY: dict[Task, dict[str, str]] = {
 
 
 @lru_cache(maxsize=8)
-def settings(videos: int, task: Task = "finetune") -> dict[str, Any]:
-    """Raises ValueError if there is not even a pair of videos."""
+def settings(videos: int, task: Task = "finetune", size: int | None = None) -> dict[str, Any]:
+    """size: of the frames in pixels; None: not known. Raises ValueError if there is not even a pair of videos."""
     if videos < 2:
         raise ValueError(f"training needs at least 2 videos, got {videos}")
-    return _pretraining(videos) if task == "pretrain" else _fine_tuning(videos)
+    return _pretraining(videos) if task == "pretrain" else {**_fine_tuning(videos), **_augmentation(size)}
 
 
 def _pretraining(videos: int) -> dict[str, Any]:
@@ -73,6 +79,12 @@ def _fine_tuning(videos: int) -> dict[str, Any]:
     return chosen
 
 
+def _augmentation(size: int | None) -> dict[str, Any]:
+    if size is not None and size <= _WHOLE:
+        return {"crop_scale": [1.0, 1.0], "rand_augment": None, "erase": 0.0}
+    return {"crop_scale": [0.08, 1.0], "rand_augment": "rand-m7-n4-mstd0.5-inc1", "erase": 0.25}
+
+
 def tells_sides(names: Iterable[str]) -> bool:
     """Whether names of classes tell left from right, so that a mirrored video belongs to another class: "pull left",
     "PushLeft", "turn_clockwise"; not "bright".
@@ -81,17 +93,18 @@ def tells_sides(names: Iterable[str]) -> bool:
     return any(word in _SIDES for word in words)
 
 
-def chosen(manifest: str, task: Task = "finetune") -> dict[str, Any]:
-    """What fits a training manifest."""
+def chosen(manifest: str, task: Task = "finetune", size: int | None = None) -> dict[str, Any]:
+    """What fits a training manifest, and frames of this size in pixels."""
     found = Manifest.read(manifest)
     sides = {"flip": not tells_sides(found.class_names() or [])} if task == "finetune" else {}
-    return {**settings(len(found), task), **sides}
+    return {**settings(len(found), task, size), **sides}
 
 
-def explain(manifest: str, task: Task = "finetune") -> Table:
+def explain(manifest: str, task: Task = "finetune", size: int | None = None) -> Table:
     """What was chosen for a training manifest, and why."""
     title = f"chosen for {len(Manifest.read(manifest)):,} training videos (the command line goes first)"
     table = Table(title=title, title_justify="left", show_header=False)
-    for key, value in chosen(manifest, task).items():
-        table.add_row(key, str(value) if isinstance(value, bool) else f"{value:g}", _WHY[task][key])
+    for key, value in chosen(manifest, task, size).items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        table.add_row(key, f"{value:g}" if number else str(value), _WHY[task][key])
     return table
