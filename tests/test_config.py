@@ -361,6 +361,7 @@ ELSEWHERE = (
     "method/linear",
     "method/attentive",
     "method/attentive_vjepa2",
+    "method/lora",
 )
 CHOICES = [
     choice

@@ -46,7 +46,8 @@ LABELLED = [name for name in EXPERIMENTS if name not in PRETRAINING]
 
 
 @pytest.mark.parametrize(
-    "method", ["linear", *(pytest.param(m, marks=pytest.mark.slow) for m in ("finetune", "scratch", "attentive"))]
+    "method",
+    ["linear", *(pytest.param(m, marks=pytest.mark.slow) for m in ("finetune", "scratch", "lora", "attentive"))],
 )
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_goes_with_every_method_that_learns_labels(name: str, method: str, videos: Path) -> None:

@@ -55,6 +55,8 @@ def test_every_command_takes_own_preprocessing_and_a_device(
         "predict": (classifier, video),
         "features": (classifier, videos, "--out", tmp_path / "f.safetensors", "--num-workers", 0),
         "attention": (classifier, video, "--out", tmp_path / "a.gif"),
+        "colours": (classifier, video, "--out", tmp_path / "c.gif"),
+        "neighbours": (classifier, videos, video, "--out", tmp_path / "n.png", "--num-workers", 0),
         "reconstruct": (masked, video, "--out", tmp_path / "r.png", "--ratio", 0.5),
         "convert": (classifier, tmp_path / "converted"),
     }

@@ -276,12 +276,14 @@ def _print_settings(cfg: DictConfig, method: Method, data: VideoDataModule, trai
         mask = Mask.from_hidden(data.masking(grid, generator=generator(0))[None])
         tokens = f"{mask.visible.shape[1]} visible + {mask.hidden.shape[1]} hidden to predict, of {tokens}"
     parameters = sum(p.numel() for p in method.parameters())
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    share = "" if trained == parameters else f", {trained / 1e6:.2f} M of them trained"
     ranks, accumulate, repeats = trainer.world_size, cfg.trainer.accumulate, cfg.data.repeats
     rows = {
         "videos": ", ".join(f"{name} {len(part):,}" for name, part in data.datasets.items()),
         "clip": f"{grid.frames} frames x {grid.height} x {grid.width}, stride {cfg.data.stride}",
         "tokens": tokens,
-        "parameters": f"{parameters / 1e6:.2f} M ({type(method.model).__name__})",
+        "parameters": f"{parameters / 1e6:.2f} M ({type(method.model).__name__}){share}",
         "effective batch": f"{plan.batch_size} videos x {repeats} repeats = {plan.batch_size * repeats} clips per step"
         f" ({ranks} device{'s' * (ranks > 1)}, accumulate {accumulate})",
         "learning rate": f"{optim.peak_lr(plan.batch_size):.3g} = {optim.base_lr:g} x {plan.batch_size} / 256",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tubelet.bench.memory import WHOSE, Living, Memory, apart, measure
-from tubelet.bench.subjects import SUBJECTS, build_subject, inputs_of, loss_of, peer_loss_of, peer_of
+from tubelet.bench.subjects import OURS, SUBJECTS, build_subject, inputs_of, loss_of, peer_loss_of, peer_of
 
 
 def test_living_storages_are_followed() -> None:
@@ -34,11 +34,20 @@ def test_the_largest_batch() -> None:
 def test_every_model_is_measured(name: str) -> None:
     for whose in WHOSE:
         found = measure(name, whose, tiny=True)
-        assert (found is None) == (whose == "transformers" and name.endswith(("_dual", "_cross")))
+        assert (found is None) == (whose == "transformers" and name.endswith((*OURS, "_cross")))
         if found is not None:
             assert 0 < found.saved <= found.peak
-            assert found.fixed > 16 * found.parameters
+            assert found.fixed > (4 if name.endswith(("_frozen", "_lora")) else 16) * found.parameters
             assert found.process is None or found.process > 1e8
+
+
+def test_what_is_not_trained_needs_less() -> None:
+    whole, frozen, lora = (measure(f"finetune_base{suffix}", tiny=True) for suffix in ("", "_frozen", "_lora"))
+    assert whole is not None
+    assert frozen is not None
+    assert lora is not None
+    assert frozen.saved < 0.7 * whole.saved  # of one block and not of two
+    assert lora.fixed < whole.fixed
 
 
 @pytest.mark.parametrize("name", ["pretrain_base", "finetune_base", "finetune_vivit", "finetune_timesformer"])

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -8,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from tubelet import run
+from tubelet.data.transforms import Preprocess
 from tubelet.encoders.vit import VideoViT
-from tubelet.evaluate.feature_colours import feature_colours
+from tubelet.evaluate.feature_colours import feature_colours, save_colours
 
 
 class Known(VideoViT):
@@ -53,6 +55,21 @@ def test_one_clip_is_enough_and_two_channels_are_not() -> None:
     assert feature_colours(known(torch.randn(1, 8, 4)), torch.zeros(1, 3, 4, 16, 16)).isfinite().all()
     with pytest.raises(ValueError, match="at least 3 channels, these have 2"):
         feature_colours(known(torch.randn(1, 8, 2)), torch.zeros(1, 3, 4, 16, 16))
+
+
+def test_two_videos_are_not_the_negatives_of_each_other(videos: Path, tmp_path: Path) -> None:
+    tokens = torch.randn(2, 8, 4, generator=torch.Generator().manual_seed(0))
+    tokens[1] = tokens[0]  # the same features twice
+    encoder = known(tokens)
+    encoder.preprocess = Preprocess(stride=1)  # type: ignore[assignment]
+    save_colours(encoder, [videos.parent / "0.mp4"] * 2, tmp_path / "c.png")
+    picture = np.asarray(Image.open(tmp_path / "c.png"))
+    row = 128 + 2 + 14
+    assert picture.shape == (4 * row, 4 * (128 + 2), 3)  # original and colours of each
+    assert (picture[row : 2 * row] == picture[3 * row :]).all()
+    assert len(np.unique(picture[row + 20 : 2 * row - 20].reshape(-1, 3), axis=0)) > 8
+    with pytest.raises(ValueError, match=r"must be \.png, \.gif or \.mp4"):
+        save_colours(encoder, [videos.parent / "0.mp4"], tmp_path / "c.jpg")
 
 
 def test_a_run_whose_target_is_no_pixel_draws_its_features(tiny: Callable[..., DictConfig]) -> None:

@@ -18,6 +18,7 @@ from tubelet import load_model, run
 from tubelet.config.compose import build_model, compose
 from tubelet.encoders.base import Encoder
 from tubelet.evaluate.attention import save_attention
+from tubelet.evaluate.feature_colours import save_colours
 from tubelet.evaluate.features import extract_features, read_features
 from tubelet.evaluate.pictures import save_reconstructions
 from tubelet.evaluate.reconstruction import can_reconstruct, reconstruct_file
@@ -93,6 +94,7 @@ def check_pretraining(train: Train, videos: Path, *overrides: str) -> None:
     assert features.isfinite().all()
     video = videos.parent / "0.mp4"
     assert save_attention(encoder, video, "attention.gif").exists()
+    assert save_colours(encoder, [video], "colours.gif").exists()
     drawn = list((pretrained / "reconstructions").glob("*.png"))
     assert bool(drawn) == can_reconstruct(model)
     if can_reconstruct(model):

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from tubelet.bench.subjects import (
+    OURS,
     Step,
     build_subject,
     check_device,
@@ -95,7 +96,7 @@ def measure(name: str, whose: str = "tubelet", device: str = "cpu", tiny: bool =
     few, more = (1, 2) if device == "cpu" else (8, 16)  # a GPU's allocator counts gradients, which hide a small batch
     clips = {size: inputs_of(name, model, size, device) for size in (few, more)}
     if whose == "transformers":
-        model, make = None if name.endswith("_dual") else peer_of(model), peer_loss_of
+        model, make = None if name.endswith(OURS) else peer_of(model), peer_loss_of
         if model is None:
             return None
     model.to(device)
@@ -111,8 +112,9 @@ def measure(name: str, whose: str = "tubelet", device: str = "cpu", tiny: bool =
     process = _most_resident()
     saved, peaks = zip(*(_followed(step, losses[size]) for size in (few, more)), strict=True)
     peak = peaks[1] - peaks[0]
-    # in addition to what forward and backward make: weights, gradients and two moments
-    fixed = peaks[0] - peak + 16 * parameters
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # in addition to what forward and backward make: weights, and of those that are trained a gradient and two moments
+    fixed = peaks[0] - peak + 4 * parameters + 12 * trained
     return Memory(parameters, saved[1] - saved[0], peak + clip_bytes, fixed, process)
 
 
@@ -133,9 +135,9 @@ def _followed(step: Step, loss: Callable[[], Tensor]) -> tuple[int, int]:
     """
     step.loss = loss
     step.optimizer.zero_grad(set_to_none=True)
-    parameters = [p for group in step.optimizer.param_groups for p in group["params"]]
-    weights = {p.untyped_storage() for p in parameters}
-    hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in parameters]
+    weights = {p.untyped_storage() for p in step.model.parameters()}
+    trained = [p for group in step.optimizer.param_groups for p in group["params"]]
+    hooks = [p.register_post_accumulate_grad_hook(_drop_gradient) for p in trained]
     saved: dict[Any, int] = {}
 
     def weigh(tensor: Tensor) -> Tensor:
@@ -177,6 +179,8 @@ def apart(name: str, whose: str, device: str, tiny: bool = False) -> Memory | st
             return "its process died: out of memory?"
         except (torch.OutOfMemoryError, MemoryError) as error:
             return f"out of memory: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        except ValueError as error:  # peft is not installed
+            return str(error)
 
 
 def print_memory(names: list[str], memory_gb: float = 80.0, device: str = "cpu", tiny: bool = False) -> None:

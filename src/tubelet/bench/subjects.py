@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from tubelet.config.compose import build_model
 from tubelet.data.randomness import generator
+from tubelet.layers.stack import blocks_of
 from tubelet.masking import Mask, MaskGenerator, dual, tube
+from tubelet.methods.freezing import freeze_blocks
+from tubelet.methods.lora import add_adapters, linear_layers
 from tubelet.models.base import VideoModel
 from tubelet.models.masked import MaskedModel
 from tubelet.weights.formats.huggingface import HuggingFace
@@ -27,11 +30,15 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
         for size in ("small", "base", "large")
         for suffix, more in (("", ()), ("_dual", ("masking=dual",)), ("_cross", ("decoder=cross",)))
     },
-    "finetune_base": _CLASSIFY,
+    **{f"finetune_base{suffix}": _CLASSIFY for suffix in ("", "_frozen", "_lora")},
     "finetune_vivit": (*_CLASSIFY, "encoder=vivit_base", "preprocess=vivit", *_CLASS_TOKEN),
     "finetune_timesformer": (*_CLASSIFY, "encoder=timesformer_base", "preprocess=timesformer", *_CLASS_TOKEN),
 }
-"""Name -> what the command line says for it."""
+"""Name -> what the command line says for it. Of `_frozen` two thirds of the blocks are (`method.freeze=8`), `_lora` has
+adapters of rank 16 beside all layers (`method=lora`).
+"""
+OURS = ("_dual", "_frozen", "_lora")
+"""Endings of the names of what transformers' models do not do by themselves."""
 
 TINY = (
     "encoder.dim=48", "encoder.depth=2", "encoder.num_heads=3", "encoder.image_size=32", "encoder.patch_size=8",
@@ -59,7 +66,13 @@ def build_subject(name: str, *overrides: str, tiny: bool = False) -> VideoModel:
     """One of `SUBJECTS` with seed 0, on the CPU, as it is in training."""
     check_subjects([name])
     torch.manual_seed(0)
-    return build_model(*SUBJECTS[name], *(TINY if tiny else ()), *overrides).train()
+    model = build_model(*SUBJECTS[name], *(TINY if tiny else ()), *overrides).train()
+    if name.endswith("_frozen"):
+        for layer in freeze_blocks(model, len(blocks_of(model)) * 2 // 3):
+            layer.eval()
+    if name.endswith("_lora"):
+        add_adapters(model.encoder, list(linear_layers(model.encoder, None)), rank=16, alpha=32)
+    return model
 
 
 def draw_mask(model: VideoModel, clips: int, masking: MaskGenerator) -> Mask:
@@ -130,9 +143,11 @@ class Step:
 
     def __init__(self, model: nn.Module, loss: Callable[[], Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
         first = next(model.parameters())
+        self.model = model
         self.loss, self.device, self.dtype = loss, first.device.type, dtype
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # capturable: so that a CUDA graph can hold the step
-        self.optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True, capturable=self.device == "cuda")
+        self.optimizer = torch.optim.AdamW(trained, 1e-4, fused=True, capturable=self.device == "cuda")
 
     def forward(self) -> Tensor:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == torch.bfloat16):

@@ -23,6 +23,18 @@ def pooled_features(encoder: Encoder, clip: Tensor) -> Tensor:
     return mean_token(tokens.float(), encoder.num_prefix_tokens)
 
 
+def comparable(bank: Tensor, queries: Tensor, standardise: bool = True) -> tuple[Tensor, Tensor]:
+    """Both as unit vectors, so that their products are cosines: bank [n,D], queries [m,D].
+
+    `standardise` first scales every dimension to mean 0 and deviation 1 over the bank (DINO does not). The mean tokens
+    of a masked autoencoder share one large component, which would hide their differences from the cosine.
+    """
+    if standardise:
+        mean, deviation = bank.mean(0), bank.std(0, correction=0).clamp(min=1e-6)
+        bank, queries = (bank - mean) / deviation, (queries - mean) / deviation
+    return F.normalize(bank, dim=1), F.normalize(queries, dim=1)
+
+
 def knn_scores(
     bank: Tensor,
     labels: Tensor,
@@ -36,15 +48,11 @@ def knn_scores(
     weight exp(cosine / temperature).
 
     bank [n,D], labels int64 [n], queries [m,D]. If the bank has fewer than k entries, all of them vote. `standardise`
-    first scales every dimension to mean 0 and deviation 1 over the bank (DINO does not). The mean tokens of a masked
-    autoencoder share one large component, which would hide their differences from the cosine.
+    as in `comparable`.
     """
     if len(bank) == 0 or len(bank) != len(labels):
         raise ValueError(f"a bank of {len(bank)} features and {len(labels)} labels cannot vote")
-    if standardise:
-        mean, deviation = bank.mean(0), bank.std(0, correction=0).clamp(min=1e-6)
-        bank, queries = (bank - mean) / deviation, (queries - mean) / deviation
-    bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
+    bank, queries = comparable(bank, queries, standardise)
     one_hot = F.one_hot(labels, num_classes).to(bank.dtype)  # [n,classes]
     scores = []
     for chunk in queries.split(_CHUNK):  # in chunks, so that the table of similarities stays small

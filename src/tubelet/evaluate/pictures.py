@@ -65,6 +65,8 @@ def _caption(picture: np.ndarray, texts: Sequence[str], width: int) -> np.ndarra
     image.paste(Image.fromarray(picture), (0, CAPTION))
     draw = ImageDraw.Draw(image)
     for i, text in enumerate(texts):
+        while draw.textlength(text) > width - 4:  # the next text begins there
+            text = text[:-1]
         draw.text((i * width + 2, 1), text, fill="black")
     return np.asarray(image)
 

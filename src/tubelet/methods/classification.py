@@ -23,6 +23,7 @@ from tubelet.data.randomness import key, seeded
 from tubelet.evaluate.gather import gather_rows
 from tubelet.evaluate.views import mean_of_views, write_predictions
 from tubelet.methods.base import Method, Plan, StepResult
+from tubelet.methods.freezing import freeze_blocks
 from tubelet.methods.labels import match_names
 from tubelet.methods.parts import data_of
 from tubelet.methods.problems import problem_of
@@ -39,6 +40,8 @@ class Classification(Method):
         mixup, cutmix: alpha of each; 0: off. If both are on, each batch uses one of them, with probability 1/2.
         class_balanced: weight the training loss of each class by the inverse of its number of videos, with mean 1; of
             several labels, their positives by negatives / positives.
+        freeze: the embedding and this many blocks of the encoder keep their weights, and need no memory for the
+            backward pass; None: everything is trained.
 
     A regression is trained without label smoothing, mixup and cutmix.
 
@@ -61,6 +64,7 @@ class Classification(Method):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         class_balanced: bool = False,
+        freeze: int | None = None,
     ) -> None:
         super().__init__(model, dict(model_config), optim, plan)
         if not 0.0 <= label_smoothing < 1.0:
@@ -87,6 +91,13 @@ class Classification(Method):
         self.metrics = MetricCollection(self.problem.metrics(), compute_groups=False)
         self._named: set[str] = set()  # splits whose class names have been compared with the model's
         self.tested: list[tuple[Tensor, Tensor, Tensor]] = []  # index, label, scores of each batch
+        self.frozen_layers = [] if freeze is None else freeze_blocks(model, freeze)
+
+    def train(self, mode: bool = True) -> Classification:
+        super().train(mode)
+        for layer in self.frozen_layers:
+            layer.eval()
+        return self
 
     def setup(self, stage: str) -> None:
         """Check the labels before the first step, and take over the names of the classes."""
