@@ -1,4 +1,5 @@
-"""Nodes: plain data that describe objects. Configs and checkpoints consist of nodes; this file builds their objects.
+"""Nodes: plain data that describe objects. Configs and checkpoints consist of nodes; this file builds their objects,
+and describes objects as nodes.
 
 A node is a dict. `_target_` is the Python path of a class or function, and the other keys are its arguments, which may
 be nodes again. With `_partial_: true` the result is a callable that still takes arguments, as in Hydra. There is no
@@ -8,8 +9,9 @@ registry: the path is the name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Callable, Collection
+from dataclasses import fields, is_dataclass
+from functools import partial, wraps
 from importlib import import_module
 from typing import Any
 
@@ -123,3 +125,73 @@ def packages_of(value: Any) -> set[str]:
         own = {str(value["_target_"]).partition(".")[0]} if "_target_" in value else set()
         return own.union(*(packages_of(item) for item in value.values()))
     return set().union(*map(packages_of, value)) if isinstance(value, list | tuple) else set()
+
+
+class Described:
+    """An object that knows its node, because it remembers the arguments that it was built with.
+
+    A subclass that changes itself later overrides `settings`.
+    """
+
+    passed: int = 0
+    """How many of its first arguments its owner passes. Its node leaves them out, and is partial."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
+
+    def settings(self) -> Node:
+        """Its arguments by name: plain data, or objects that `describe` takes. Those that were not given are left out.
+
+        Raises ValueError if it was built with arguments that have no name (`*args`).
+        """
+        cls = type(self)
+        known, given = inspect.signature(cls).parameters, dict(vars(self).get("_given", {}))
+        for name, parameter in known.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given |= given.pop(name, {})
+            elif parameter.kind is parameter.VAR_POSITIONAL and name in given:
+                raise ValueError(f"{cls.__qualname__} takes arguments without a name (*{name}): it cannot be described")
+        return {name: value for name, value in given.items() if name not in list(known)[: self.passed]}
+
+
+def describe(value: Any, where: str = "") -> Any:
+    """The node from which `build` makes an equal object, without weights: the inverse of `build`.
+
+    Raises ValueError, naming the argument, for an object that is no plain data and does not know its node.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [describe(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: describe(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, Described):
+        node = _node(type(value), value.settings(), where)
+        return node | {"_partial_": True} if value.passed else node
+    if isinstance(value, partial) and not value.args:
+        return _node(value.func, value.keywords, where) | {"_partial_": True}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _node(type(value), {field.name: getattr(value, field.name) for field in fields(value)}, where)
+    raise ValueError(f"{where.lstrip('.') or 'it'} is a {type(value).__name__}, which has no description as plain data")
+
+
+def _node(target: Any, settings: Node, where: str) -> Node:
+    return {"_target_": path_of(target), **{key: describe(item, f"{where}.{key}") for key, item in settings.items()}}
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """`__init__` that also keeps its arguments. That of a base class keeps none: the subclass was called first."""
+
+    @wraps(init)
+    def remembering(self: Any, *arguments: Any, **keywords: Any) -> None:
+        if "_given" not in vars(self):
+            try:
+                given = inspect.signature(init).bind(self, *arguments, **keywords).arguments
+            except TypeError:  # `init` raises it, too
+                given = {}
+            vars(self)["_given"] = dict(list(given.items())[1:])
+        init(self, *arguments, **keywords)
+
+    return remembering

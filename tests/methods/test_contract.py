@@ -25,6 +25,7 @@ from tubelet.evaluate.reconstruction import can_reconstruct, reconstruct_file
 from tubelet.masking import Mask
 from tubelet.nodes import build
 from tubelet.weights.load import load_encoder, load_masking
+from tubelet.weights.save import convert
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -81,7 +82,7 @@ def trained(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tr
 
 
 def check_pretraining(train: Train, videos: Path, *overrides: str) -> None:
-    """Pretrain, load, continue; then features, attention, pictures, kNN, fine-tuning and probing of the encoder."""
+    """Pretrain, load, convert, continue; then features, attention, pictures, kNN, fine-tuning and probing."""
     pretrained, metrics = train("pretrained", *overrides, steps=2)
     assert all(torch.tensor(list(metrics.values())).isfinite())
     assert "val/knn_top1" in metrics
@@ -89,6 +90,8 @@ def check_pretraining(train: Train, videos: Path, *overrides: str) -> None:
     assert isinstance(encoder, Encoder)
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, model.encoder.state_dict()[name]), name
+    convert(pretrained, "converted")
+    assert all(torch.equal(v, model.state_dict()[name]) for name, v in load_model("converted").state_dict().items())
     features, _, paths = read_features(extract_features(encoder, videos, Path("f.safetensors"), num_workers=0))
     assert features.shape == (len(paths), encoder.dim)
     assert features.isfinite().all()

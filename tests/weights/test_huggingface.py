@@ -278,13 +278,13 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_the_format_cannot_hold_is_refused_by_name(what, tmp_path):
     with pytest.raises(ValueError, match=f"cannot hold {what}"):
-        save_pretrained(REFUSED[what](), tmp_path / "x")
+        save_pretrained(REFUSED[what](), tmp_path / "x", format="transformers")
     assert not (tmp_path / "x").exists()
 
 
 def test_stretched_positions_are_refused(videomae, tmp_path):
     with pytest.raises(ValueError, match=r"cannot hold encoder.positions other than VideoMAE's table"):
-        save_pretrained(load_model(videomae, image_size=48), tmp_path / "x")
+        save_pretrained(load_model(videomae, image_size=48), tmp_path / "x", format="transformers")
 
 
 def test_other_models_are_refused(tmp_path):

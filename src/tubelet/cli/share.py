@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -25,14 +25,24 @@ def convert(
     num_frames: Annotated[
         int | None, typer.Option(help="number of frames per clip, for a .pth that was not trained on 16 frames")
     ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="transformers: an error if it cannot hold the model; tubelet: this project's own; auto: the first if "
+            "it can hold the model, else the second"
+        ),
+    ] = "auto",
     preprocess: Preprocess = None,
     trust: Trust = None,
 ) -> None:
-    """Convert any weights to a Hugging Face directory, which transformers can load."""
+    """Convert any weights to a directory of config.json and safetensors, in transformers' format where it can hold the
+    model."""
     from tubelet.weights.save import convert
 
-    convert(
-        model, directory, trust=trust or [], num_heads=num_heads, decoder_num_heads=decoder_num_heads,
-        image_size=image_size, num_frames=num_frames, preprocess=settings(preprocess),
+    reason = convert(
+        model, directory, cast(Any, format), trust=trust or [], preprocess=settings(preprocess),
+        num_heads=num_heads, decoder_num_heads=decoder_num_heads, image_size=image_size, num_frames=num_frames,
     )  # fmt: skip
     print(directory)
+    if reason and format == "auto":
+        print(f"in tubelet's own format, which `load_model` reads and transformers does not: {reason}")

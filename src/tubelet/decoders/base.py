@@ -8,13 +8,16 @@ from torch import Tensor
 
 from tubelet.layers.stack import Stack
 from tubelet.masking import Mask
+from tubelet.nodes import Described
 
 
-class Decoder(Stack):
+class Decoder(Stack, Described):
     """Built as `decoder(encoder, target_dim)`. The model passes these two, so a config sets `_partial_: true`.
 
     `layers()` lists its layers from input to output: one before the blocks, the blocks, one after them (see `Stack`).
     """
+
+    passed = 2  # see Described
 
     share: float = 1.0
     """The share of the hidden tokens that it predicts in training, in (0, 1]: those that `choose` keeps."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tubelet.clip import ClipGrid
 from tubelet.layers.stack import Stack
 from tubelet.masking import Mask
+from tubelet.nodes import Described
 
 
 class EncoderOutput(NamedTuple):
@@ -34,7 +35,7 @@ def drop_path_rates(last: float, depth: int) -> list[float]:
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 
-class Encoder(Stack):
+class Encoder(Stack, Described):
     """The contract between an encoder and everything that uses it. A subclass sets these attributes and defines the two
     methods below.
 

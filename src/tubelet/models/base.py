@@ -11,6 +11,7 @@ from tubelet.clip import ClipGrid
 from tubelet.data.labels import Labels
 from tubelet.data.transforms import Preprocess
 from tubelet.encoders.base import Encoder
+from tubelet.nodes import Described, Node
 
 
 def encoder_of(model: Any) -> Encoder:
@@ -18,7 +19,7 @@ def encoder_of(model: Any) -> Encoder:
     return model if isinstance(model, Encoder) else model.encoder
 
 
-class VideoModel(nn.Module):
+class VideoModel(nn.Module, Described):
     """An encoder, and the parts that a task adds to it.
 
     Args: encoder: any encoder; preprocess: how pixels are prepared for its weights; it is saved with them.
@@ -31,6 +32,12 @@ class VideoModel(nn.Module):
         self.preprocess = preprocess or Preprocess()
         self.labels = Labels()
         """What it is told of a video's labels."""
+
+    def settings(self) -> Node:
+        """With its parts as they are now: an argument that is a part of the model may have been changed or replaced."""
+        given = super().settings() | {"encoder": self.encoder, "preprocess": self.preprocess}
+        parts = {name: part for name in given if isinstance(part := getattr(self, name, None), Described)}
+        return given | parts
 
     @property
     def grid(self) -> ClipGrid:

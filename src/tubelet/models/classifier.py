@@ -15,6 +15,7 @@ from tubelet.data.transforms import Preprocess
 from tubelet.encoders.base import Encoder
 from tubelet.layers.pool import AttentivePool, mean_token
 from tubelet.models.base import VideoModel
+from tubelet.nodes import Node
 
 
 class VideoClassifier(VideoModel):
@@ -87,6 +88,16 @@ class VideoClassifier(VideoModel):
         self.id2label = None if id2label is None else {int(i): label for i, label in id2label.items()}
         nn.init.trunc_normal_(self.head.weight, std=0.02 * 0.001)  # VideoMAE's init_scale
         nn.init.zeros_(self.head.bias)
+
+    def settings(self) -> Node:
+        """With the names of the classes, the problem and the units that it has now."""
+        units = {"value_mean": self.value_mean, "value_std": self.value_std}
+        return super().settings() | {
+            "problem_type": self.problem,
+            "fc_norm": isinstance(self.fc_norm, nn.LayerNorm),
+            "id2label": self.id2label,
+            **{name: None if value is None else value.tolist() for name, value in units.items()},
+        }
 
     def set_units(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Mean and deviation of each number of a regression; None: 0 and 1. Raises ValueError if it is none, or if they

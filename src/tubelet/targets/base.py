@@ -9,15 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tubelet.masking import Mask
+from tubelet.nodes import Described
 
 
-class Target(nn.Module):
+class Target(nn.Module, Described):
     """Built as `target(encoder, preprocess)`. The model passes these two, so a config sets `_partial_: true`. A target
     may read the encoder's sizes, or keep a copy of it. It must not keep the encoder itself as a submodule, because its
     weights would then be in the model twice.
 
     A target whose predictions can be drawn also defines `to_pixels`: see `Visible`.
     """
+
+    passed = 2  # see Described
 
     dim: int
     """P, the numbers to predict per token."""

@@ -17,11 +17,12 @@ from tubelet.clip import ClipGrid
 from tubelet.data.labels import Labels, problem_of
 from tubelet.encoders.base import Encoder, sides
 from tubelet.masking import MaskGenerator, generators
-from tubelet.models.base import VideoModel
+from tubelet.models.base import VideoModel, encoder_of
 from tubelet.models.classifier import VideoClassifier
 from tubelet.nodes import Node, arguments, build, trusted_target
 from tubelet.weights.find import find
 from tubelet.weights.formats.base import Format
+from tubelet.weights.formats.directory import Directory
 from tubelet.weights.formats.huggingface import HuggingFace
 from tubelet.weights.formats.mcg_nju import Original
 from tubelet.weights.formats.tubelet import Checkpoint
@@ -32,7 +33,7 @@ from tubelet.weights.source import TASK_PARTS, Source
 from tubelet.weights.timm_vit import TIMM, inflate, read_timm
 
 # in this order: the first format that recognises a file reads it, and `Original` accepts every file
-FORMATS: tuple[Format, ...] = (VideoMAEv2(), HuggingFace(), Checkpoint(), Original())
+FORMATS: tuple[Format, ...] = (Directory(), VideoMAEv2(), HuggingFace(), Checkpoint(), Original())
 Model = VideoModel | Encoder
 
 
@@ -40,9 +41,9 @@ def load_model(path: str | Path, *, trust: Collection[str] = (), **overrides: An
     """A MaskedModel, VideoClassifier, encoder, or a model of a trusted package: in eval mode, float32, on the CPU.
 
     Args:
-        path: a run directory or `.ckpt` of ours, a Hugging Face directory or hub id (`owner/name`, or
-            `owner/name@revision`), a VideoMAE or VideoMAEv2 `.pth`, or `timm:NAME`, an image ViT that
-            is applied to every frame.
+        path: a run directory or `.ckpt` of ours, a directory of `save_pretrained` or of transformers or its
+            hub id (`owner/name`, or `owner/name@revision`), a VideoMAE or VideoMAEv2 `.pth`, or `timm:NAME`, an image
+            ViT that is applied to every frame.
         trust: packages besides tubelet whose classes the file may name, for example `["my_package"]`.
         overrides: settings that the file does not contain, or that should change: num_heads, decoder_num_heads,
             image_size, num_frames, num_classes (with a new head, unless the file has that many classes),
@@ -54,6 +55,8 @@ def load_model(path: str | Path, *, trust: Collection[str] = (), **overrides: An
     source = read(path)
     node = _override(source, trust, overrides)
     model = _build_model(node, source.name, trust)
+    if not source.normed:
+        encoder_of(model).norm = nn.Identity()
     new_task = _task(node) != _task(source.node)
     return _load_weights(model, source, trust, new_task).to(overrides.get("dtype"))
 

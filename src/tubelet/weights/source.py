@@ -29,6 +29,7 @@ class Source:
     node: the description of the model; an argument is None if the file lacks it and there is no safe default.
     state: the weights under our names, those of the encoder under `encoder.`.
     masking: the node of the masking that the weights were trained with, if it is known.
+    normed: whether the encoder has its last norm, if its node would build one.
     unsupported: why the preparation of pixels that the file asks for cannot be followed, as the text of an error.
         Loading then needs the caller's own `preprocess`.
     """
@@ -38,6 +39,7 @@ class Source:
     state: State
     masking: Node | None = None
     unsupported: str | None = None
+    normed: bool = True
 
     @property
     def encoder(self) -> Node:

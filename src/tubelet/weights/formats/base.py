@@ -37,6 +37,10 @@ class Files:
     processor: Node
 
 
+class CannotHold(ValueError):
+    """A format has no place for a part of a model, or for a setting of it."""
+
+
 class Format(Protocol):
     """A format that can be read. Each format is one file of this folder."""
 
@@ -51,4 +55,4 @@ class Writer(Format, Protocol):
     """A format that can be written, too."""
 
     def write(self, model: nn.Module) -> Files:
-        """The contents of all files of the model. Raises ValueError naming what the format cannot hold."""
+        """The contents of all files of the model. Raises CannotHold naming what the format has no place for."""

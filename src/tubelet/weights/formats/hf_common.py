@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tubelet.nodes import Node
+from tubelet.weights.formats.base import CannotHold
 
 
 def settings(config: Node, **defaults: Any) -> Node:
@@ -64,6 +65,6 @@ def one_size(size: Any, name: str) -> int:
 
 
 def refuse(condition: bool, what: str) -> None:
-    """Raises ValueError if `condition` is True: the format cannot hold `what`."""
+    """Raises CannotHold if `condition` is True: the format has no place for `what`."""
     if condition:
-        raise ValueError(f"the Hugging Face format cannot hold {what}")
+        raise CannotHold(f"the Hugging Face format cannot hold {what}")

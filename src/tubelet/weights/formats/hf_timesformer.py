@@ -71,6 +71,7 @@ class HFTimeSformer(Family):
         block, grid = encoder.blocks[0], encoder.grid
         refuse(grid.height != grid.width, f"a TimeSformer of {grid.height}x{grid.width}: its frames are square")
         refuse(block.attn.q_bias is not None, "a bias on queries and values alone in TimeSformer")
+        refuse(isinstance(encoder.norm, nn.Identity), "a TimeSformer without its last norm")
         if isinstance(model, VideoClassifier):
             pools_cls = model.pool == "cls" and isinstance(model.fc_norm, nn.Identity)
             refuse(not pools_cls, "a TimeSformer that pools by other than cls")

@@ -86,6 +86,7 @@ class HFViViT(Family):
         encoder: Any = encoder_of(model)
         block, grid = encoder.blocks[0], encoder.grid
         refuse(block.attn.q_bias is not None, "a bias on queries and values alone in ViViT")
+        refuse(isinstance(encoder.norm, nn.Identity), "a ViViT without its last norm")
         if isinstance(model, VideoClassifier):
             refuse(
                 model.pool != "cls" or not isinstance(model.fc_norm, nn.Identity),

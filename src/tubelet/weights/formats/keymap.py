@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from tubelet.weights.formats.base import CannotHold
 from tubelet.weights.source import State
 
 Row = tuple[str, str | tuple[str, ...]]
@@ -26,13 +27,13 @@ def to_ours(state: State, rows: Iterable[Row]) -> State:
 
 
 def to_theirs(state: State, rows: Iterable[Row]) -> State:
-    """Our weights under foreign names. Raises ValueError if a weight has no foreign name."""
+    """Our weights under foreign names. Raises CannotHold if a weight has no foreign name."""
     rest, theirs = dict(state), State()
     for name, parts in _each_block(rows, state):
         if name in rest:
             theirs.update(zip(parts, rest.pop(name).chunk(len(parts)), strict=True))
     if rest:
-        raise ValueError(f"no name in this format for: {', '.join(sorted(rest))}")
+        raise CannotHold(f"no name in this format for: {', '.join(sorted(rest))}")
     return theirs
 
 
