@@ -2,7 +2,7 @@
 
 import typer
 
-from tubelet.cli import look, measure, runs, share, use, videos
+from tubelet.cli import features, look, measure, predict, runs, share, use, videos
 from tubelet.config import user_errors
 
 app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -13,13 +13,13 @@ app.command(
     add_help_option=False,
 )(runs.train)
 for command in (
-    use.reconstruct, use.predict, share.convert, videos.verify, videos.merge, videos.transcode, runs.report,
-    use.features, use.attention, use.masks, look.neighbours, look.colours,
+    use.reconstruct, predict.predict, share.convert, videos.verify, videos.merge, videos.transcode, runs.report,
+    features.features, use.attention, use.masks, look.neighbours, look.colours,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench, name="bench")
-for command in (measure.step, measure.data, measure.loop, measure.memory, measure.scale):
-    bench.command()(command)
+for measurement in (measure.step, measure.data, measure.loop, measure.memory, measure.scale):
+    bench.command()(measurement)
 
 
 def main() -> None:

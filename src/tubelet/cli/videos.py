@@ -7,13 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tubelet.config.options import ManifestFile
+from tubelet.config.options import ManifestFile, Shard
 
 Workers = Annotated[int | None, typer.Option(help="number of processes; default: one per core")]
 Limit = Annotated[float, typer.Option(help="seconds without a new frame after which a decoder is killed")]
-Shard = Annotated[
-    str | None, typer.Option(help="i/n: work on part i of n parts of the list, i from 0 to n - 1; default: all")
-]
 
 
 def verify(

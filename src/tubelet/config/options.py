@@ -35,6 +35,14 @@ def settings(pairs: Sequence[str] | None) -> dict[str, Any] | None:
     return found
 
 
+def whole_numbers(option: str, text: str | None) -> list[int]:
+    """ "6,12" -> [6, 12]; None -> []. Raises ValueError for anything else, naming the option."""
+    try:
+        return [] if text is None else [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"{option} takes whole numbers and commas, for example 6,12; got '{text}'") from error
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -62,3 +70,10 @@ Preprocess = Annotated[
 ManifestFile = Annotated[
     Path, typer.Argument(help="list of videos: a CSV with a `path` column, or a file of `path label` lines")
 ]
+Shard = Annotated[
+    str | None, typer.Option(help="i/n: work on part i of n parts of the list, i from 0 to n - 1; default: all")
+]
+FrameStride = Annotated[
+    int | None, typer.Option(help="frames of the file from one sampled frame to the next; default: as in training")
+]
+Fps = Annotated[float | None, typer.Option(help="sampled frames per second, instead of --frame-stride")]

@@ -21,17 +21,26 @@ class TakesClips(Protocol):
     preprocess: Preprocess
 
 
-def load_clip(video: str | PathLike[str], model: TakesClips, stride: int | None = None, reader: str = "auto") -> Tensor:
-    """float [1,C,T,H,W] from the middle of a video file, sampled, resized, cropped and normalised as `model` wants it.
+def load_clip(
+    video: str | PathLike[str],
+    model: TakesClips,
+    stride: int | None = None,
+    reader: str = "auto",
+    start: float | None = None,
+) -> Tensor:
+    """float [1,C,T,H,W] from a video file, sampled, resized, cropped and normalised as `model` wants it.
 
-    `stride` is the distance of frames in the file; None: sampled as the model was trained. Raises VideoError if the
-    file cannot be read.
+    `stride` is the distance of frames in the file; None: sampled as the model was trained. The clip begins `start`
+    seconds after the first frame, and repeats the last frame after the end; None: it is the middle of the video. Raises
+    VideoError if the file cannot be read or has no frame at `start`.
     """
     grid = model.grid
     sampling = model.preprocess.frames(stride)
 
     def choose(opened: Video) -> list[int]:
-        times = frame_times(opened.path) if sampling.fps else None
+        times = frame_times(opened.path) if sampling.fps or start is not None else None
+        if start is not None:
+            return sampling.clip_from(start, opened.num_frames, opened.fps, grid.frames, times)
         return sampling.views(opened.num_frames, opened.fps, grid.frames, 1, times)[0]
 
     shrink = model.preprocess.shrinker((grid.height, grid.width))

@@ -12,7 +12,9 @@ first. Segments of a short file repeat frames by themselves.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from math import floor
 from typing import Literal, get_args
 
@@ -70,6 +72,31 @@ class Sampling:
             shown = on_show(times, self.fps)
             return [[shown[n] for n in view] for view in dense_views(len(shown), frames, 1, clips, self.pad)]
         return dense_views(num_frames, frames, self._step(file_fps), clips, self.pad)
+
+    def stepped(self, file_fps: float, first: float = 0.0, times: Times = None) -> Iterator[int]:
+        """The numbers of every frame that dense clips are made of, from frame `first` on: without end, or to the last
+        frame of a variable frame rate, whose `times` begin at `first`. Raises ValueError for segments.
+        """
+        if self.kind == "segments":
+            raise ValueError("segments cover a whole video: to cut it into windows, set a frame stride or a frame rate")
+        if self.fps is not None and times is not None:
+            yield from (round(first) + number for number in on_show(times, self.fps))
+            return
+        step = self._step(file_fps)
+        for i in count():
+            yield _round(first + i * step + 1e-6)  # a start in seconds is rarely a whole frame to the last digit
+
+    def clip_from(self, start: float, num_frames: int, file_fps: float, frames: int, times: Times = None) -> list[int]:
+        """The dense clip that begins `start` seconds after the first frame; after the end the last frame is repeated.
+        Raises ValueError if the video has no frame there, or for segments.
+        """
+        first: float = span(num_frames, file_fps, start, times=times)[0]
+        if self.fps is not None and times is not None and self.kind == "dense":
+            shown, skipped = on_show(times, self.fps), round(start * self.fps)
+            return [shown[min(skipped + i, len(shown) - 1)] for i in range(frames)]
+        if self.fps is not None:  # by the clip's own clock: its frames need not be whole frames of the file apart
+            first = start * file_fps
+        return [min(number, num_frames - 1) for number in islice(self.stepped(file_fps, first), frames)]
 
     def _step(self, file_fps: float) -> float:
         if self.fps is None:

@@ -101,7 +101,11 @@ def _parts_folder(out: Path, encoder: Encoder, videos: Manifest, per_token: bool
 
 def _bytes_of(encoder: Encoder, videos: Manifest) -> Iterator[bytes]:
     yield "\n".join(map(str, videos.table["path"].to_pylist())).encode()
-    # the weights themselves, not their file: the same path may hold another checkpoint by now
+    yield from weight_bytes(encoder)
+
+
+def weight_bytes(encoder: Encoder) -> Iterator[bytes]:
+    """The weights themselves, not their file: the same path may hold another checkpoint by now."""
     for parameter in encoder.state_dict().values():
         yield parameter.float().cpu().numpy().tobytes()
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tubelet.data.manifest import COLUMNS, SEGMENT_COLUMNS, Manifest
+from tubelet.data.shard import shard_of
 from tubelet.storage import replacing
 
 
 def take_shard(manifest: Manifest, shard: str) -> Manifest:
     """The i-th of n runs of lines, for `shard` "i/n" with i from 0 to n - 1: merged in order they are the whole."""
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise ValueError(f"a shard is i/n with i from 0 to n - 1, got {shard!r}")
-    i, n = int(match[1]), int(match[2])
-    first, end = len(manifest) * i // n, len(manifest) * (i + 1) // n
-    if first == end:
-        raise ValueError(f"shard {shard} of a manifest with {len(manifest)} lines is empty")
-    return Manifest(manifest.root, manifest.table.slice(first, end - first))
+    part = shard_of(len(manifest), shard)
+    return Manifest(manifest.root, manifest.table.slice(part.start, len(part)))
 
 
 def merge(files: Sequence[str | Path], out: str | Path) -> Manifest:

@@ -20,6 +20,7 @@ class PyavVideo(Video):
     """
 
     progress: Callable[[], object] | None = None
+    threads = 1
 
     def __init__(self, path: str) -> None:
         import av
@@ -99,6 +100,11 @@ class PyavVideo(Video):
         quarters = round(frame.rotation / 90) % 4  # anticlockwise
         return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
 
+    def use_threads(self, count: int) -> None:
+        """Decode with so many threads, several frames at a time: for whole videos, of which few are read at once."""
+        self.threads = count
+        self._set_threads()
+
     def close(self) -> None:
         self.container.close()
 
@@ -119,8 +125,13 @@ class PyavVideo(Video):
         if self.stream.codec_context is None:
             self.container.close()
             raise VideoError(self.path, "its codec is unknown")
-        self.stream.codec_context.thread_count = 1
+        self._set_threads()
         self._fresh = True
+
+    def _set_threads(self) -> None:
+        self.stream.codec_context.thread_count = self.threads
+        if self.threads > 1:
+            self.stream.codec_context.thread_type = "AUTO"
 
     def _rewind(self) -> None:
         """By opening it again: some containers cannot seek, others do not find their first frame again."""
