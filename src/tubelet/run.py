@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +26,7 @@ from tubelet.data.randomness import generator, key
 from tubelet.evaluate.reconstruction import can_reconstruct
 from tubelet.loggers.complete import complete
 from tubelet.loggers.metrics_csv import MetricsCSV
+from tubelet.loggers.wandb import RunLogger, close_wandb
 from tubelet.masking import Mask, MaskGenerator, with_length
 from tubelet.methods.base import Method, Plan, method_of
 from tubelet.models.base import VideoModel
@@ -175,14 +175,18 @@ def build(
     make_method = build_node(config["method"], where="method")
     method: Method = make_method(model=model, model_config=config["model"], optim=optim, plan=plan)
     method.masking_config = None if masking is None else config["masking"]
-    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv")]
-    loggers += [complete(logger, run_dir, config) for logger in _build_group(config, "logger")]
+    loggers: list[Logger] = [MetricsCSV(run_dir / "metrics.csv"), *build_loggers(config, run_dir)]
     callbacks = _build_group(config, "callbacks")
     make_trainer = build_node(config["trainer"], where="trainer")
     trainer: L.Trainer = make_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, plan=plan)
     FitLoop.replace(trainer)
     ranks.check(trainer.num_devices, trainer.num_nodes)
     return method, data, trainer
+
+
+def build_loggers(config: Node, run_dir: Path) -> list[Logger]:
+    """The loggers of the group `logger`, for a run in `run_dir`."""
+    return [complete(logger, run_dir, config) for logger in _build_group(config, "logger")]
 
 
 def _build_group(config: Node, group: str) -> list[Any]:
@@ -303,6 +307,9 @@ def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dic
         for picture in [run.path / "loss.png", *sorted(run.path.glob("*/step_*"))[-2:]]:
             if picture.exists():
                 rows[f"picture ({picture.suffix[1:]})"] = str(picture)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger) and logger.sync_command:
+                rows["W&B, offline"] = logger.sync_command
         rows["try next"] = _next_command(run.path, method_of(trainer), cfg)
     console.print(_table(f"{cfg.name}: done in {seconds:.0f} s", rows))
 
@@ -325,10 +332,3 @@ def _table(title: str, rows: dict[str, str]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
-
-
-def close_wandb() -> None:
-    """End the W&B run, so that the next job of a sweep starts its own."""
-    wandb = sys.modules.get("wandb")  # imported by its logger, in a run that logs to it
-    if wandb is not None and wandb.run is not None:
-        wandb.finish()

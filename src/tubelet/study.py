@@ -12,16 +12,18 @@ import logging
 import sys
 import traceback
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from tubelet.config import check
 from tubelet.config.compose import compose_with_unchosen
+from tubelet.loggers.results import log_results
 from tubelet.nodes import Node
 from tubelet.report.table import ERROR
-from tubelet.run import console, main, run_once
+from tubelet.run import build_loggers, console, main, run_once
 from tubelet.runtime import signals
-from tubelet.runtime.probes import probe_directory, results
+from tubelet.runtime.probes import probe_directory, results, unfinished
 from tubelet.runtime.ranks import join
 from tubelet.runtime.requeue import Interrupted, end_process
 from tubelet.storage import write_text
@@ -57,10 +59,12 @@ def point(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str,
     with signals.all_noted():
         try:
             metrics, run = run_once(cfg, unchosen)
-            failed = {}
+            failed: dict[str, Exception] = {}
+            found: dict[str, float] = {}
+            new = unfinished(run, cfg.sweep.probes)
             for name in cfg.sweep.probes:
                 try:
-                    metrics |= results(name, _probe(cfg, name, run))
+                    found |= results(name, _probe(cfg, name, run))
                 except Interrupted:
                     raise
                 except Exception as error:
@@ -71,12 +75,19 @@ def point(cfg: DictConfig, unchosen: dict[str, Node] | None = None) -> dict[str,
                     _keep_reason(probe_directory(run, name), error)
                     if join(cfg.trainer.accelerator, cfg.trainer.timeout_minutes).size > 1:
                         raise
+            if new:
+                log_results(build_loggers(_plain(cfg), run), run, found)
         except Interrupted as interrupted:
             end_process(interrupted, finds_itself=cfg.resume == "auto")
     if failed:
         reasons = "; ".join(f"{name}: {type(error).__name__}: {error}" for name, error in failed.items())
         raise ValueError(f"probes of {run} failed: {reasons}")
-    return metrics
+    return metrics | found
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return cast("dict[str, Any]", plain)
 
 
 def _probe(cfg: DictConfig, name: str, run: Path) -> dict[str, float]:

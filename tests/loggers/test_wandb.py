@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import wandb
+from offline_file import read_offline
+from PIL import Image
 
 from tubelet.loggers import wandb as wandb_module
-from tubelet.loggers.wandb import wandb_logger
+from tubelet.loggers.results import log_results
+from tubelet.loggers.wandb import close_wandb, wandb_logger
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +118,52 @@ def test_online_does_not_fall_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(wandb, "init", lambda **_: no_server())
     with pytest.raises(wandb.errors.CommError):
         wandb_logger(tmp_path, {}, mode="online").log_metrics({"loss": 1.0}, step=0)
+
+
+CONFIG = {
+    "name": "study",
+    "stage": "fit",
+    "encoder": {"_target_": "tubelet.encoders.vit.VideoViT", "dim": 128},
+    "masking": {"_target_": "tubelet.masking.tube", "ratio": 0.5},
+    "target": {"_target_": "tubelet.targets.hog.HOG"},
+    "model": {"target": {}},
+    "method": {"_target_": "tubelet.methods.pretraining.Pretraining"},
+}
+
+
+def test_the_offline_file_holds_all_that_was_logged(tmp_path: Path) -> None:
+    """The run, and then, opened once more, the results of its probes."""
+    run = tmp_path / "sweep_masking" / "ratio-0.5"
+    (run / "reconstructions").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(run / "x.png")
+    logger = wandb_logger(run, CONFIG)
+    logger.log_metrics({"train/loss": 0.5}, step=1)
+    logger.log_metrics({"train/loss": 0.25}, step=2)
+    logger.log_image("reconstructions", [str(run / "x.png")])
+    close_wandb()
+    (run / "summary.json").write_text('{"steps": 2, "train/loss": 0.25}')
+    log_results([wandb_logger(run, CONFIG)], run, {"knn/top1": 0.75})
+    assert logger.sync_command == f"wandb sync {run}/wandb/offline-run-*"
+
+    found = read_offline(run)
+    about = found["run"]
+    assert (about.run_group, about.job_type, about.display_name) == ("sweep_masking", "pretraining", "ratio-0.5")
+    assert list(about.tags) == ["study", "VideoViT", "tube", "HOG"]
+    assert about.run_id == (run / "wandb_id.txt").read_text()
+    assert CONFIG.items() <= found["config"].items()
+    assert {"tubelet", "python", "torch", "device", "command"} <= found["config"]["environment"].keys()
+    rows = [row for row in found["history"] if "train/loss" in row]
+    assert [(row["trainer/global_step"], row["train/loss"]) for row in rows] == [(1, 0.5), (2, 0.25)]
+    assert list(run.glob("wandb/*/files/media/images/*.png"))
+    assert {"steps": 2, "train/loss": 0.25, "knn/top1": 0.75}.items() <= found["parts"][-1].items()
+
+
+def test_a_probe_is_grouped_with_its_point(tmp_path: Path) -> None:
+    probe = tmp_path / "sweep_masking" / "ratio-0.5" / "probes" / "linear"
+    probe.mkdir(parents=True)
+    found = wandb_logger(probe, {**CONFIG, "model": {}}).arguments
+    assert (found["group"], found["job_type"], found["name"]) == ("sweep_masking", "linear", "ratio-0.5/linear")
+    assert found["tags"] == ["study", "VideoViT"]
+    found = wandb_logger(probe, {**CONFIG, "stage": "test"}, group="g", job_type="j", tags=[]).arguments
+    assert (found["group"], found["job_type"], found["tags"]) == ("g", "j", [])
+    assert wandb_logger(probe.parents[1], {"stage": "test"}).arguments["job_type"] == "test"

@@ -8,6 +8,7 @@ import netrc
 import os
 import secrets
 import ssl
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from tubelet.loggers.environment import environment
+from tubelet.loggers.place import group_of, name_of, probe_of
 from tubelet.storage import write_text
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ def wandb_logger(
     project: str | None = None,
     entity: str | None = None,
     group: str | None = None,
+    job_type: str | None = None,
     tags: list[str] | None = None,
     mode: Literal["auto", "online", "offline", "disabled"] = "auto",
 ) -> WandbLogger:
@@ -41,8 +45,12 @@ def wandb_logger(
 
     Mode `auto` uses WANDB_MODE if it is set. Else it is online if there is a key (in WANDB_API_KEY, in ~/.netrc, or in
     the file that NETRC names) and the server answers within PATIENCE seconds; else offline, and `wandb sync` uploads
-    the run later. Mode `online` never changes to offline. Default `project`: WANDB_PROJECT, else `tubelet`. Default
-    `entity`: WANDB_ENTITY, else the owner of the key.
+    the run later. Mode `online` never changes to offline.
+
+    Defaults: `project` is WANDB_PROJECT, else `tubelet`; `entity` WANDB_ENTITY, else the owner of the key; `group` the
+    experiment or the study; `job_type` the name of a probe, else what the run does (pretraining, validate, ...); `tags`
+    the experiment and the encoder, and in pretraining the masking and the target. To the config of the run comes
+    `environment`: versions, commit and machine.
     """
     run_dir = Path(run_dir)
     falls_back = False
@@ -59,10 +67,24 @@ def wandb_logger(
         falls_back,
         project=project or os.environ.get("WANDB_PROJECT") or "tubelet",
         entity=entity or os.environ.get("WANDB_ENTITY"),
-        group=group, tags=tags, dir=str(run_dir), name=run_dir.name,
+        group=group or group_of(run_dir), job_type=job_type or _job_type(run_dir, config),
+        tags=_tags(config) if tags is None else tags, dir=str(run_dir), name=name_of(run_dir),
         id=id_file.read_text().strip() if id_file.exists() else None,
         resume="allow", mode=chosen, config=config,
     )  # fmt: skip
+
+
+def _job_type(run_dir: Path, config: dict[str, Any]) -> str:
+    method = str((config.get("method") or {}).get("_target_", "")).split(".")[-2:][0]
+    return probe_of(run_dir) or (method if config.get("stage", "fit") == "fit" else str(config["stage"]))
+
+
+def _tags(config: dict[str, Any]) -> list[str]:
+    """The experiment, and the classes of what makes one run another than the next."""
+    pretrains = "target" in (config.get("model") or {})
+    nodes = [config.get(group) or {} for group in ("encoder", *(("masking", "target") if pretrains else ()))]
+    names = [config.get("name"), *(node.get("_target_", "").rpartition(".")[2] for node in nodes)]
+    return [str(name)[:64] for name in dict.fromkeys(names) if name]  # W&B takes 64 characters
 
 
 class RunLogger(WandbLogger):
@@ -86,6 +108,16 @@ class RunLogger(WandbLogger):
             self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return self._run
 
+    @property
+    def sync_command(self) -> str | None:
+        """The command that uploads an offline run, all parts of it if it was resumed; None if it is online."""
+        folder = Path(self.arguments["dir"]) / "wandb"
+        return f"wandb sync {folder}/offline-run-*" if any(folder.glob("offline-run-*")) else None
+
+    def add_to_summary(self, values: dict[str, Any]) -> None:
+        """Set values of the summary. W&B replaces the whole summary of a run that is opened again, so give it all."""
+        self.experiment.summary.update(values)
+
     def _open(self) -> Any:
         import wandb
 
@@ -102,16 +134,24 @@ class RunLogger(WandbLogger):
             return self._open_offline(str(error))
 
     def _open_offline(self, reason: str) -> Any:
-        folder = Path(self.arguments["dir"]) / "wandb"
-        log.warning("W&B: %s. This run is logged offline; `wandb sync %s/offline-run-*` uploads it", reason, folder)
-        return _init({**self.arguments, "mode": "offline"})
+        run = _init({**self.arguments, "mode": "offline"})
+        log.warning("W&B: %s. This run is logged offline; `%s` uploads it", reason, self.sync_command)
+        return run
+
+
+def close_wandb() -> None:
+    """End the W&B run, so that the next job of a sweep starts its own."""
+    wandb = sys.modules.get("wandb")  # imported by its logger, in a run that logs to it
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
 
 
 def _init(arguments: dict[str, Any]) -> Any:
     import wandb
 
     settings = wandb.Settings(silent=arguments["mode"] != "online", console="off")
-    return wandb.init(**arguments, settings=settings)
+    config = {**arguments["config"], "environment": environment()}
+    return wandb.init(**{**arguments, "config": config}, settings=settings)
 
 
 def _has_key() -> bool:

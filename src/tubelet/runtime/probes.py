@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-PROBES = "probes"
-"""The directory of the probes in that of their run."""
+from tubelet.loggers.place import PROBES
+
+__all__ = ["PROBES", "probe_directory", "results", "unfinished"]
 
 
 def probe_directory(run: Path, name: str) -> Path:

@@ -1,0 +1,42 @@
+"""With what a run was made: the version of the code, of what it stands on, and the machine."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+def environment() -> dict[str, str]:
+    """`tubelet`, `python`, `torch`, `lightning`, `host`, `device`, `command`; and `commit` where tubelet runs from a
+    git checkout, with `-dirty` if files have been changed since.
+    """
+    found = {
+        "tubelet": version("tubelet"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "lightning": version("lightning"),
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "command": " ".join(sys.argv),
+    }
+    commit = _commit(Path(__file__).parents[3])
+    return {**found, "commit": commit} if commit else found
+
+
+def _commit(root: Path) -> str | None:
+    """The commit of the checkout at `root`; None if there is no git, or `root` only lies somewhere within another
+    checkout, as installed packages may.
+    """
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
