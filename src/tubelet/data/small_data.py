@@ -6,8 +6,9 @@ Pretraining: found on the scenes of the demo at 32 pixels (docs/learning.md); mo
 
 Fine-tuning: our choices, between VideoMAE's recipes for UCF101 (9.5 k videos) and HMDB51 (3.6 k) (https://arxiv.org/abs/2203.12602,
 section 7) and what few-shot tuning needs. Fewer videos: more epochs, so that there are some thousand steps at all; more
-drop path and a steeper layer decay, so that what was pretrained stays; smaller batches. Small frames are not cropped:
-on the demo's scenes that was as good or better (docs/learning.md).
+drop path and a steeper layer decay, so that what was pretrained stays; smaller batches. Up to 200 videos get a few
+hundred steps, in which mixtures and a dropped-out head learn less (docs/learning.md). Small frames are not cropped: on
+the demo's scenes that was as good or better.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ Task = Literal["finetune", "pretrain"]
 _SIDES = {"left", "right", "clockwise", "anticlockwise", "counterclockwise", "leftward", "rightward"}
 _STEPS = 3000  # at least, as far as 200 epochs allow
 _WHOLE = 64  # frames of up to so many pixels are not cropped
-# up to so many videos: epochs are computed; the rest as given
-_TIERS: list[tuple[float, dict[str, Any]]] = [
-    (200, {"batch_size": 16, "base_lr": 2e-3, "layer_decay": 0.65, "drop_path": 0.2, "head_dropout": 0.5}),
-    (2000, {"batch_size": 32, "base_lr": 1e-3, "layer_decay": 0.7, "drop_path": 0.2, "head_dropout": 0.5}),
-    (20000, {"batch_size": 128, "base_lr": 5e-4, "layer_decay": 0.7, "drop_path": 0.2, "head_dropout": 0.5}),
-    (float("inf"), {"batch_size": 384, "base_lr": 5e-4, "layer_decay": 0.75, "drop_path": 0.1, "head_dropout": 0.0}),
+_KEYS = ("batch_size", "base_lr", "layer_decay", "drop_path", "head_dropout", "mixup")
+# up to so many videos -> values of _KEYS; epochs are computed
+_TIERS: list[tuple[float, tuple[Any, ...]]] = [
+    (200, (16, 2e-3, 0.65, 0.2, 0.0, 0.0)),
+    (2000, (32, 1e-3, 0.7, 0.2, 0.5, 0.8)),
+    (20000, (128, 5e-4, 0.7, 0.2, 0.5, 0.8)),
+    (float("inf"), (384, 5e-4, 0.75, 0.1, 0.0, 0.8)),
 ]
 _WHY: dict[Task, dict[str, str]] = {
     "finetune": {
@@ -38,9 +40,9 @@ _WHY: dict[Task, dict[str, str]] = {
         "base_lr": "at batch 256: the step size of a small batch stays useful",
         "layer_decay": "the fewer videos, the less the first layers may move",
         "drop_path": "regularisation, as for UCF101",
-        "head_dropout": "regularisation, as for UCF101",
+        "head_dropout": "regularisation, as for UCF101; not in the few steps that up to 200 videos get",
         "max_epochs": f"about {_STEPS} steps, between 30 and 200 epochs",
-        "mixup": "with few videos of a class mixtures are most of what can be seen; none for tiny batches",
+        "mixup": "as VideoMAE's recipes; not in the few steps that up to 200 videos get",
         "flip": "mirrored videos are new ones, unless the names of classes tell left from right",
         "crop_scale": f"share of a frame's area that a crop takes: all of small frames (up to {_WHOLE} pixels)",
         "rand_augment": "as VideoMAE's recipes; not for small frames",
@@ -71,11 +73,10 @@ def _pretraining(videos: int) -> dict[str, Any]:
 
 
 def _fine_tuning(videos: int) -> dict[str, Any]:
-    chosen = dict(next(values for most, values in _TIERS if videos <= most))
+    chosen = dict(zip(_KEYS, next(values for most, values in _TIERS if videos <= most), strict=True))
     while chosen["batch_size"] > videos:
         chosen["batch_size"] //= 2
     chosen["max_epochs"] = min(200, max(30, round(_STEPS / (videos // chosen["batch_size"]))))
-    chosen["mixup"] = 0.8 if chosen["batch_size"] >= 8 else 0.0
     return chosen
 
 
