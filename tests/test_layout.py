@@ -23,7 +23,7 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"report"},
     {"config"},
     {"run"},
-    {"bench", "study"},
+    {"bench", "page", "study"},
     {"launch"},
     {"cli"},
 ]

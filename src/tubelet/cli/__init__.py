@@ -14,7 +14,7 @@ app.command(
 )(runs.train)
 for command in (
     use.reconstruct, predict.predict, share.convert, videos.verify, videos.merge, videos.transcode, runs.report,
-    features.features, use.attention, use.masks, look.neighbours, look.colours,
+    features.features, use.attention, use.masks, look.neighbours, look.colours, look.demo,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench, name="bench")

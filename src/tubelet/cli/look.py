@@ -61,3 +61,29 @@ def colours(
     check_picture(out)
     encoder = on_device(load_encoder(model, trust=trust or [], preprocess=settings(preprocess)), device)
     print(save_colours(encoder, videos, out))
+
+
+def demo(
+    model: Model,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; any other than the default lets other machines in")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on; 0: any that is free", min=0, max=65535)] = 7860,
+    max_mb: Annotated[int, typer.Option(help="largest upload in MB", min=1)] = 200,
+    device: Device = "cpu",
+    preprocess: Preprocess = None,
+    trust: Trust = None,
+) -> None:
+    """Serve a page on this machine to try a model: drop a video, see its classes over time, what a masked model
+    reconstructs, and where it looks. Ctrl-C ends it."""
+    from functools import partial
+
+    from tubelet.evaluate.device import on_device
+    from tubelet.evaluate.reconstruction import can_reconstruct
+    from tubelet.page.answer import answer
+    from tubelet.page.server import serve
+    from tubelet.weights.load import load_masking, load_model
+
+    loaded = on_device(load_model(model, trust=trust or [], preprocess=settings(preprocess)), device)
+    masking = load_masking(model, trust=trust or []) if can_reconstruct(loaded) else None
+    serve(partial(answer, loaded, masking), host, port, max_mb * 10**6, f"{model}: {type(loaded).__name__}")
