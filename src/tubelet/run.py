@@ -36,6 +36,7 @@ from tubelet.nodes import build as build_node
 from tubelet.optim.adamw import AdamW
 from tubelet.runtime import run_directory, signals
 from tubelet.runtime.differences import identity
+from tubelet.runtime.facts import write_facts
 from tubelet.runtime.fit_loop import FitLoop
 from tubelet.runtime.ranks import Ranks, join
 from tubelet.runtime.requeue import Interrupted, end_process
@@ -116,6 +117,8 @@ def _run(cfg: DictConfig, fixed: Path | None) -> tuple[dict[str, float], Path]:
             )
         method, data, trainer = build(config, model, masking, run.path)
         _print_settings(cfg, method, data, trainer)
+        if trainer.is_global_zero:
+            write_facts(run.path, trainer, data)
         with _ranks(cfg).naming_lost_ranks(f"run the same command again with resume={run.path}"):
             metrics = _STAGES[cfg.stage](trainer, method, data, checkpoint)
         if trainer.is_global_zero and not trainer.interrupted:

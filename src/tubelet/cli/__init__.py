@@ -14,7 +14,8 @@ app.command(
 )(runs.train)
 for command in (
     use.reconstruct, predict.predict, share.convert, videos.verify, videos.merge, videos.transcode, runs.report,
-    features.features, use.attention, use.masks, look.neighbours, look.colours, look.demo,
+    features.features, use.attention, use.masks, look.neighbours, look.colours, look.demo, share.card, share.push,
+    share.models,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench, name="bench")

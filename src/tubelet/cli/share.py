@@ -9,6 +9,14 @@ import typer
 
 from tubelet.config.options import Model, Preprocess, Trust, settings
 
+Licence = Annotated[
+    str | None, typer.Option("--license", help="licence of the weights as the hub writes it, for example apache-2.0")
+]
+Tests = Annotated[
+    list[Path] | None,
+    typer.Option("--test", help="run directory of a test (stage=test) of this model; may be given several times"),
+]
+
 
 def convert(
     model: Model,
@@ -46,3 +54,71 @@ def convert(
     print(directory)
     if reason and format == "auto":
         print(f"in tubelet's own format, which `load_model` reads and transformers does not: {reason}")
+
+
+def card(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="file to write")] = Path("README.md"),
+    name: Annotated[str | None, typer.Option(help="owner/name under which it will be on the hub")] = None,
+    licence: Licence = None,
+    test: Tests = None,
+    trust: Trust = None,
+) -> None:
+    """Write a model card from what the run of a model knows: recipe, data, results and how they were measured,
+    hardware, hours, how to load it."""
+    from tubelet.report.card import card_of
+    from tubelet.storage import write_text
+
+    write_text(out, card_of(model, name, licence, test or [], trust=trust or []))
+    print(out)
+
+
+def push(
+    model: Model,
+    name: Annotated[str, typer.Argument(help="owner/name of the repository, or owner/name@tag")],
+    public: Annotated[bool, typer.Option("--public", help="everybody may read it; default: private")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show the files and the card")] = False,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="your own model card, which replaces that of the repository; default: one is written"),
+    ] = None,
+    licence: Licence = None,
+    test: Tests = None,
+    trust: Trust = None,
+) -> None:
+    """Upload a model and its card to the Hugging Face hub, privately unless --public is given."""
+    from tubelet.report.card import card_of
+    from tubelet.weights.hub import push
+    from tubelet.weights.load import load_model, read
+
+    if card is not None and not card.is_file():
+        raise ValueError(f"--card {card}: there is no such file")
+    trusted = trust or []
+    text = card.read_text() if card else card_of(model, name.partition("@")[0], licence, test or [], trust=trusted)
+    loaded = load_model(model, trust=trusted)
+    address, sizes = push(
+        loaded, name, text, masking=read(model).masking, public=public, keep_card=card is None, dry_run=dry_run
+    )
+    for file, size in sizes.items():
+        print(f"{size:>15,}  {file}")
+    print(f"{text}\nwould go to {address} ({'public' if public else 'private'})" if dry_run else address)
+
+
+def models() -> None:
+    """List the published checkpoints that every MODEL and `weights=` take by their name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tubelet.weights.published import PUBLISHED
+
+    table = Table()
+    for column in ("name", "encoder=", "M weights", "learned", "clip", "licence", "top-1 %", "views", "source"):
+        table.add_column(column, no_wrap=column == "name")
+    for name, it in PUBLISHED.items():
+        top1 = "" if it.top1 is None else f"{it.top1:.1f}"
+        table.add_row(
+            name, it.encoder, f"{it.millions:,.1f}", it.learned, it.clip, it.licence, top1, it.views, it.source
+        )
+    Console(width=None if Console().is_terminal else 160).print(table)
+    print("Accuracies are the authors' (Z: VideoMAE's model zoo, T: TimeSformer's README), of frames x clips x crops.")
+    print("Any other directory of the hub in these formats works, too: owner/name, owner/name@revision; and timm:NAME.")
