@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tubelet.config.compose import build_model as build_model
     from tubelet.data.load_clip import load_clip as load_clip
     from tubelet.evaluate.predict import predict as predict
+    from tubelet.evaluate.stream import stream as stream
     from tubelet.masking import Mask as Mask
     from tubelet.study import train as train
     from tubelet.weights.load import load_model as load_model
@@ -23,10 +24,11 @@ _HOMES = {
     "load_model": "tubelet.weights.load",
     "predict": "tubelet.evaluate.predict",
     "save_pretrained": "tubelet.weights.save",
+    "stream": "tubelet.evaluate.stream",
     "train": "tubelet.study",
 }
 __all__ = [
-    "Mask", "__version__", "build_model", "load_clip", "load_model", "predict", "save_pretrained", "train",
+    "Mask", "__version__", "build_model", "load_clip", "load_model", "predict", "save_pretrained", "stream", "train",
 ]  # fmt: skip
 
 

@@ -94,21 +94,21 @@ class VideoWindows:
                 raise error if isinstance(error, VideoError) else VideoError(record.path, str(error)) from error
             origin: float | None = None  # when the first frame of the segment is shown
             index = 0
-            for number, time, picture in _decoded(video, fps):
+            for number, time, picture in shown_frames(video, fps):
                 if number >= behind:
                     break
                 last = picture
                 origin = time if origin is None and number >= first else origin
                 self.num_frames, self.duration = number + 1, time + 1 / fps if fps else math.nan
                 if number == target:
-                    small = _small(picture, self.shrink)
+                    small = shrunk(picture, self.shrink)
                 while number == target:
                     yield Moment(time if sampling.fps is None else (origin or 0.0) + index / sampling.fps, small)
                     index, target = index + 1, next(wanted, -1)
             if index == 0:
                 raise VideoError(record.path, "has no frame that can be decoded")
             # as `load_clip` does: the last frame of the file, or the last on show where the frame rate varies
-            yield Moment(self.duration, small if target < 0 else _small(last, self.shrink), end=True)
+            yield Moment(self.duration, small if target < 0 else shrunk(last, self.shrink), end=True)
 
 
 def window_sampling(trained: Sampling, frame_stride: int | None = None, fps: float | None = None) -> Sampling:
@@ -151,7 +151,7 @@ def _joined(frames: list[Moment], window: int, following: Moment) -> Window:
     return Window(torch.stack(pictures), frames[0].time, following.time, len(frames))  # [T,h,w,C]
 
 
-def _small(picture: Callable[[], Tensor], shrink: Shrink) -> Tensor:
+def shrunk(picture: Callable[[], Tensor], shrink: Shrink) -> Tensor:
     return shrink(picture()[None])[0, 0]  # [1,H,W,C] -> [1,1,h,w,C] -> [h,w,C]
 
 
@@ -167,7 +167,7 @@ def _wanted(record: Record, video: Video, sampling: Sampling, fps: float) -> tup
     return first, behind, sampling.stepped(fps, first, times)
 
 
-def _decoded(video: Video, fps: float) -> Iterator[tuple[int, float, Callable[[], Tensor]]]:
+def shown_frames(video: Video, fps: float) -> Iterator[tuple[int, float, Callable[[], Tensor]]]:
     """(number, seconds after the first frame, what makes its picture uint8 [H,W,C]) of every frame."""
     if not isinstance(video, PyavVideo):  # a directory of images
         for number in range(video.num_frames):

@@ -6,7 +6,9 @@ from os import PathLike
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from tubelet.data.manifest import ONE_CLASS, Problem
 from tubelet.data.reader import Video, frame_times, read_clip
 from tubelet.evaluate.device import device_of
 from tubelet.models.classifier import VideoClassifier
@@ -53,10 +55,20 @@ def predict(
         views = crop.unflatten(0, (clips, -1)).permute(0, 4, 1, 2, 3)  # [clips,T,h,w,C] -> [clips,C,T,h,w]
         total += model.scores(model(preprocess.normalise(views.to(device)))).sum(dim=0).cpu()
     model.train(training)
-    scores, names = total / (clips * crops), model.id2label or {}
-    regression = model.problem == "regression"
-    order = range(len(scores)) if regression else scores.topk(min(topk, len(scores))).indices.tolist()
-    return [(names.get(i, str(i)), float(scores[i])) for i in order]
+    return ranked(total / (clips * crops), class_names(model), topk, model.problem)
+
+
+def class_names(model: VideoClassifier) -> list[str]:
+    """In the order of the scores; a class without a name gets its number."""
+    names = model.id2label or {}
+    return [names.get(i, str(i)) for i in range(model.num_classes)]
+
+
+def ranked(scores: Tensor, names: list[str], topk: int, problem: Problem = ONE_CLASS) -> list[tuple[str, float]]:
+    """[(label, score)] of scores [classes]: the best `topk` of them, the best first; of a regression all in order."""
+    if problem == "regression":
+        return list(zip(names, scores.tolist(), strict=True))
+    return [(names[i], float(scores[i])) for i in scores.topk(min(topk, len(names))).indices.tolist()]
 
 
 def name_classes(model: VideoClassifier, path: str | PathLike[str]) -> None:

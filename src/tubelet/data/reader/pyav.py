@@ -112,11 +112,14 @@ class PyavVideo(Video):
         """(number, frame) from frame `first` or earlier on."""
         yield from enumerate(self.decoded())
 
-    def _open(self) -> None:
+    def _connect(self) -> Any:
         import av
 
+        return av.open(self.path)
+
+    def _open(self) -> None:
         with self._named_errors():
-            self.container: Any = av.open(self.path)
+            self.container: Any = self._connect()
         # FFmpeg's choice of several: a film before its cover picture, the larger one before the smaller
         self.stream: Any = self.container.streams.best("video")
         if self.stream is None:
