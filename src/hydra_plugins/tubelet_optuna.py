@@ -125,7 +125,8 @@ class OptunaSweeper(Sweeper):
         value = None
         if job.status == JobStatus.COMPLETED:
             value = job.return_value
-            if (Path(job.hydra_cfg.hydra.runtime.output_dir) / PRUNED).exists():
+            place: Any = job.hydra_cfg
+            if (Path(place.hydra.runtime.output_dir) / PRUNED).exists():
                 self.study.tell(number, state=_state("PRUNED"))
                 return
             if value is None:

@@ -145,7 +145,10 @@ def _read(path: Path, folder: Path) -> Run:
     error = _reason(path)
     for probe in sorted((path / PROBES).glob("*")):
         if (probe / "summary.json").exists():
-            last |= results(probe.name, json.loads((probe / "summary.json").read_text()))
+            found = json.loads((probe / "summary.json").read_text())
+            last |= results(probe.name, found)
+            if "device_hours" in last:  # of all that the point has cost
+                last["device_hours"] += found.get("device_hours", 0.0)
         elif reason := _reason(probe):
             error = f"{probe.name}: {reason}"
     finished = finished and not unfinished(path, config.get("sweep.probes") or [])
