@@ -23,7 +23,8 @@ def compose_experiment(name: str, *overrides: str) -> DictConfig:
 def with_videos(name: str, videos: Path, weights: Path) -> DictConfig:
     """The experiment on six videos of three classes, in batches of two."""
     files = [f"data.{split}={videos}" for split in ("train", "val", "test")]
-    needs = [f"weights={weights}"] if name.startswith(("finetune", "linear", "attentive", "continue", "demo")) else []
+    starts = ("finetune", "tune", "linear", "attentive", "continue", "demo")
+    needs = [f"weights={weights}"] if name.startswith(starts) else []
     if name.startswith("demo_pretrain"):
         needs = []
     return compose_experiment(

@@ -261,6 +261,8 @@ def _test(trainer: L.Trainer, method: Method, data: VideoDataModule, checkpoint:
     return _metrics(trainer)
 
 
+_ABOUT = ("name", "steps", "seconds", "device_hours")
+"""What summary.json says beside the metrics."""
 _STAGES = {"fit": _fit, "validate": _validate, "test": _test}
 
 
@@ -271,7 +273,7 @@ def _metrics(trainer: L.Trainer) -> dict[str, float]:
 def _saved_metrics(run: RunDirectory) -> dict[str, float]:
     """The metrics that a finished run returned."""
     summary = json.loads((run.path / "summary.json").read_text())
-    return {name: value for name, value in summary.items() if name not in ("name", "steps", "seconds")}
+    return {name: value for name, value in summary.items() if name not in _ABOUT}
 
 
 def _print_settings(cfg: DictConfig, method: Method, data: VideoDataModule, trainer: L.Trainer) -> None:
@@ -302,7 +304,9 @@ def _print_settings(cfg: DictConfig, method: Method, data: VideoDataModule, trai
 
 def _finish(cfg: DictConfig, run: RunDirectory, trainer: L.Trainer, metrics: dict[str, float], seconds: float) -> None:
     rows = {name: f"{value:.4g}" for name, value in metrics.items()}
-    summary = {"name": cfg.name, "steps": trainer.global_step, "seconds": round(seconds, 1), **metrics}
+    hours = round(seconds * trainer.world_size / 3600, 5)
+    about = {"name": cfg.name, "steps": trainer.global_step, "seconds": round(seconds, 1), "device_hours": hours}
+    summary = {**about, **metrics}
     write_text(run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
     if cfg.stage == "fit":
         rows["checkpoint"] = str(run.last_checkpoint)

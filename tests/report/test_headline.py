@@ -1,11 +1,9 @@
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from tubelet.report.headline import draw_headline, results, swept_keys
+from tubelet.report.headline import headline, results, swept_keys
 from tubelet.report.summary import latex, markdown, summary
 from tubelet.report.table import Run, rows
 
@@ -45,13 +43,26 @@ def test_a_row_has_short_names(grid: list[Run]) -> None:
     assert {"masking": "dual", "masking.ratio": 0.75, "seed": 1}.items() <= rows(grid)[-1].items()
 
 
-def test_a_map_where_two_keys_were_swept(grid: list[Run]) -> None:
-    def height(runs: list[Run]) -> int:
-        return Image.open(io.BytesIO(draw_headline(runs) or b"")).size[1]
-
+def test_a_chart_with_spread_and_a_map_where_two_keys_were_swept(grid: list[Run]) -> None:
     grid.append(run(grid[0].config | {"masking.ratio": 0.9}, {}, finished=False))
-    assert height(grid) == 850
-    assert height(grid[:4]) == 450
+    (chart,), (found,) = headline(grid)
+    assert (chart.title, chart.x, chart.names) == ("knn/top1", "masking.ratio", None)
+    tube, dual = chart.series
+    assert (tube.name, dual.name) == ("tube", "dual")
+    assert tube.points == [(0.5, pytest.approx(0.55)), (0.75, pytest.approx(0.8))]
+    assert tube.spread == pytest.approx([0.1 / 2**0.5] * 2)
+    assert tube.dots == [(0.5, 0.5), (0.5, 0.6), (0.75, 0.75), (0.75, 0.85)]
+    assert found.head == ["masking.ratio", "0.5", "0.75"]
+    assert found.rows["dual"] == pytest.approx([0.55, 0.8])
+    one_key = headline(grid[:4])
+    assert len(one_key[0]) == 1
+    assert one_key[1] == []
+
+
+def test_names_stand_below_where_no_number_was_swept(grid: list[Run]) -> None:
+    (chart,), _ = headline([one for one in grid if one.config["masking.ratio"] == 0.5])
+    assert chart.names == ["dual", "tube"]
+    assert not chart.series[0].line
 
 
 def test_a_table_over_the_seeds(grid: list[Run]) -> None:
@@ -66,5 +77,5 @@ def test_a_table_over_the_seeds(grid: list[Run]) -> None:
 
 
 def test_nothing_to_answer(grid: list[Run]) -> None:
-    assert draw_headline(grid[:2]) is None  # two seeds
-    assert draw_headline([run(one.config, {"val/loss": 0.1}, finished=False) for one in grid]) is None
+    assert headline(grid[:2]) == ([], [])  # two seeds
+    assert headline([run(one.config, {"val/loss": 0.1}, finished=False) for one in grid]) == ([], [])

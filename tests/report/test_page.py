@@ -2,6 +2,7 @@ import base64
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,13 @@ def images(page: Path) -> list[bytes]:
     return [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,(.+?)"', page.read_text())]
 
 
+def charts(page: Path) -> list[Any]:
+    """The blocks of charts."""
+    return [
+        json.loads(block) for block in re.findall(r'data-charts><script type="[\w/]+">(.+?)</script>', page.read_text())
+    ]
+
+
 def test_a_page_that_needs_no_other_file(folder: Path) -> None:
     page = report(folder)
     assert page == folder / "report.html"
@@ -44,7 +52,12 @@ def test_a_page_that_needs_no_other_file(folder: Path) -> None:
     assert "<td>0.75</td>" in text
     assert "http" not in text
     newest = [(run / "reconstructions" / "step_0000020.png").read_bytes() for run in sorted(folder.glob("ratio*"))]
-    assert images(page)[2:] == newest  # after the result over the ratio, and the curves
+    assert images(page) == newest
+    result, curves = charts(page)
+    assert [chart["title"] for chart in result] == ["val/loss"]
+    assert [chart["title"] for chart in curves] == ["train/loss", "val/loss"]
+    assert curves[0]["series"][1]["name"] == "masking.ratio=0.75"
+    assert curves[0]["series"][1]["points"][:2] == [[0, 1], [1, 0.5]]
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["report.html"]
 
 
@@ -61,7 +74,8 @@ def test_only_runs_of_one_name_share_panels(folder: Path) -> None:
         run = folder / str(i)
         make_run(run, 0.5, encoder=f"vit\nname: {name}")
     assert re.findall("<h2>(.*?)</h2>", report(folder).read_text()) == ["a", "b", ""]
-    assert len(images(folder / "report.html")) == 1 + 3 + 5  # one of the ratios, one of each name, one of each run
+    assert len(images(folder / "report.html")) == 5  # one of each run
+    assert len(charts(folder / "report.html")) == 1 + 3  # one of the ratios, one of each name
     assert Image.open(report(folder, folder / "x.png")).size == (1000, 1600)
 
 

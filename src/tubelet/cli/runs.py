@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +24,22 @@ def report(
         Path | None,
         typer.Option(help="report to write, ending in .html, .png, .csv, .md or .tex; default: RUNS/report.html"),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="serve the page to this machine and follow the runs, until Ctrl+C")
+    ] = False,
+    port: Annotated[int, typer.Option(help="port for --watch; 0: one that is free")] = 0,
 ) -> None:
     """Compare runs: the settings in which they differ, their final metrics, curves and pictures."""
-    from tubelet.report.page import report
+    if not watch:
+        from tubelet.report.page import report
 
-    print(report(runs, out))
+        print(report(runs, out))
+        return
+    if out is not None:
+        raise ValueError("--watch serves the page and writes no file: leave --out away")
+    from tubelet.report.watch import Watch
+
+    with Watch(runs, port) as server:
+        print(f"{server.address}  (Ctrl+C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

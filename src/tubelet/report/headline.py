@@ -4,10 +4,10 @@ run (the seeds), the mean and its standard deviation; and for two keys a map of 
 
 from __future__ import annotations
 
-import io
 from statistics import mean, stdev
 from typing import Any
 
+from tubelet.report.charts import Chart, Map, Series, colour
 from tubelet.report.table import Run, short_key, short_value, varied
 
 SCORES = ("top1", "map", "r2")
@@ -18,30 +18,17 @@ Ends = dict[str, dict[Any, list[float]]]
 """Label of a line -> value of the swept key -> results, one per seed."""
 
 
-def draw_headline(runs: list[Run]) -> bytes | None:
-    """A PNG with a column per result. None if no key was swept, or no run has ended; or if the runs differ in more than
-    three keys, as runs do that are no sweep.
+def headline(runs: list[Run]) -> tuple[list[Chart], list[Map]]:
+    """A chart per result, and for two swept keys a map of the means of each. Empty if no key was swept, or no run has
+    ended; or if the runs differ in more than three keys, as runs do that are no sweep.
     """
-    from matplotlib.figure import Figure
-
     keys, names = swept_keys(runs), results(runs)
     if not 1 <= len(keys) <= 3 or not names:
-        return None
+        return [], []
     x = _across(runs, keys)
-    rows = 2 if len(keys) == 2 else 1
-    figure = Figure(figsize=(max(5 * len(names), 6), 4 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, len(names), squeeze=False)
-    for column, name in enumerate(names):
-        ends = _ends(runs, name, x, [key for key in keys if key != x])
-        _draw_lines(panels[0][column], ends, x, name)
-        if rows == 2:
-            _draw_map(figure, panels[1][column], ends, x, name)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    if len(handles) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 6), fontsize="small")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    return picture.getvalue()
+    ends = {name: _ends(runs, name, x, [key for key in keys if key != x]) for name in names}
+    charts = [_chart(each, x, name) for name, each in ends.items()]
+    return charts, [_map(each, x, name) for name, each in ends.items()] if len(keys) == 2 else []
 
 
 def results(runs: list[Run]) -> list[str]:
@@ -104,40 +91,30 @@ def _places(ends: Ends) -> list[Any]:
     return sorted(places, key=lambda place: (isinstance(place, str), place))
 
 
-def _draw_lines(axes: Any, ends: Ends, x: str, name: str) -> None:
-    import matplotlib
-
+def _chart(ends: Ends, x: str, name: str) -> Chart:
     places = _places(ends)
     numbers = all(_is_number(place) for place in places)
-    few = len(ends) <= 10
-    colours = matplotlib.colormaps["tab10" if few else "viridis"]
+    series = []
     for i, (label, line) in enumerate(ends.items()):
-        colour = colours(i if few else i / len(ends))
         own = [place for place in places if place in line]
         where = [place if numbers else places.index(place) for place in own]
-        middle = [mean(line[place]) for place in own]
-        spread = [stdev(line[place]) if len(line[place]) > 1 else 0.0 for place in own]
-        style = "o-" if numbers else "o"
-        axes.errorbar(where, middle, spread, fmt=style, color=colour, capsize=3, markersize=5, label=label)
-        for place, at in zip(own, where, strict=True):
-            axes.plot([at] * len(line[place]), line[place], ".", color=colour, alpha=0.5)
-    axes.set(xlabel=short_key(x), title=name, xticks=places if numbers else range(len(places)))
-    if not numbers:
-        axes.set_xticklabels(places)
-    axes.grid(alpha=0.3)
+        series.append(
+            Series(
+                label,
+                colour(i, len(ends)),
+                [(at, mean(line[place])) for at, place in zip(where, own, strict=True)],
+                spread=[stdev(line[place]) if len(line[place]) > 1 else 0.0 for place in own],
+                dots=[(at, value) for at, place in zip(where, own, strict=True) for value in line[place]],
+                line=numbers,
+            )
+        )
+    return Chart(name, short_key(x), series, None if numbers else [str(place) for place in places])
 
 
-def _draw_map(figure: Any, axes: Any, ends: Ends, x: str, name: str) -> None:
+def _map(ends: Ends, x: str, name: str) -> Map:
     places = _places(ends)
-    means = [[mean(line[place]) if place in line else float("nan") for place in places] for line in ends.values()]
-    image = axes.imshow(means, cmap="viridis", aspect="auto")
-    low, high = image.get_clim()
-    for row, values in enumerate(means):
-        for column, value in enumerate(values):
-            if value == value:  # not nan: there is such a run
-                colour = "white" if value < (low + high) / 2 else "black"
-                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=colour)
-    axes.set(xlabel=short_key(x), title=f"{name}, mean", xticks=range(len(places)), yticks=range(len(ends)))
-    axes.set_xticklabels(places)
-    axes.set_yticklabels(list(ends))
-    figure.colorbar(image, ax=axes)
+    return Map(
+        f"{name}, mean",
+        [short_key(x), *(str(place) for place in places)],
+        {label: [mean(line[place]) if place in line else None for place in places] for label, line in ends.items()},
+    )

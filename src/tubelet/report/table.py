@@ -15,11 +15,12 @@ from omegaconf import OmegaConf
 
 from tubelet.loggers.curves import read_metrics
 from tubelet.runtime.probes import PROBES, results, unfinished
+from tubelet.runtime.trials import PRUNED
 from tubelet.storage import replacing
 
 ERROR = "error.txt"
 """In the directory of a job of a sweep that failed: why."""
-IGNORED = ("resume", "sweep")
+IGNORED = ("resume", "sweep", "callbacks.pruning")
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,15 @@ class Run:
     error: str | None = None
     """Why the job of a sweep failed, in one line."""
 
+    pruned: str | None = None
+    """Why Optuna has stopped the run early, in one line. Such a run has no result."""
+
     @property
     def state(self) -> str:
         if self.error is not None and not self.finished:
             return f"failed: {self.error}"
+        if self.pruned is not None:
+            return f"pruned: {self.pruned}"
         return "finished" if self.finished else "unfinished"
 
 
@@ -139,16 +145,25 @@ def _read(path: Path, folder: Path) -> Run:
     error = _reason(path)
     for probe in sorted((path / PROBES).glob("*")):
         if (probe / "summary.json").exists():
-            last |= results(probe.name, json.loads((probe / "summary.json").read_text()))
+            found = json.loads((probe / "summary.json").read_text())
+            last |= results(probe.name, found)
+            if "device_hours" in last:  # of all that the point has cost
+                last["device_hours"] += found.get("device_hours", 0.0)
         elif reason := _reason(probe):
             error = f"{probe.name}: {reason}"
     finished = finished and not unfinished(path, config.get("sweep.probes") or [])
-    return Run(name, path, config, curves, last, finished, error)
+    pruned = _line(path / PRUNED)
+    return Run(name, path, config, curves, last, finished and pruned is None, error, pruned)
 
 
 def _reason(path: Path) -> str | None:
     """The first line of what says why a job failed."""
-    lines = (path / ERROR).read_text().splitlines() if (path / ERROR).exists() else []
+    return _line(path / ERROR)
+
+
+def _line(file: Path) -> str | None:
+    """The first line of a file, if there is one."""
+    lines = file.read_text().splitlines() if file.exists() else []
     return lines[0] if lines else None
 
 
