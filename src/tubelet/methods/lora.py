@@ -10,7 +10,7 @@ A checkpoint holds W, A and B, so that a run is continued exactly. `load_model` 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -108,5 +108,5 @@ def add_adapters(encoder: Encoder, names: Sequence[str], rank: int, alpha: float
         from peft import LoraConfig, inject_adapter_in_model  # takes seconds, and other methods do without
     except ImportError as error:
         raise ValueError("method=lora needs peft: pip install 'tubelet[lora]'") from error
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(names))
+    config = LoraConfig(r=rank, lora_alpha=cast(Any, alpha), target_modules=list(names))  # a float does as well
     inject_adapter_in_model(config, encoder)

@@ -127,7 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _check_host(self) -> None:
         host, _, port = self.headers.get("Host", "").rpartition(":")
-        known = (str(self.server.server_address[0]), f"[{self.server.server_address[0]}]", "localhost")
+        address = str(self.server.server_address[0])
+        known = (address, f"[{address}]", "localhost")
         if self.server.is_local and (host not in known or port != str(self.server.server_address[1])):
             raise Refused(403, f"this page is at {self.server.url}")
 
