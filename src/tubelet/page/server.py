@@ -89,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not secrets.compare_digest(self.headers.get("X-Token", ""), self.server.token):
                 raise Refused(403, "load the page again: it belongs to an earlier start of this program")
             with self.server.lock, TemporaryDirectory(prefix="tubelet-") as folder:
-                self._send_json(200, self._answered(Path(folder), self._length()))
+                answered = self._answered(Path(folder), self._length())
+            self._send_json(200, answered)
         except Refused as refused:
             self._send_json(refused.status, {"error": str(refused)})
         except (ConnectionError, TimeoutError):
