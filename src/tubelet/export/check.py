@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 
@@ -47,7 +47,7 @@ def check(path: Path, function: Exported, reference: Exported, dynamic: bool, ro
     limit = TOLERANCE if function.dtype == torch.float32 else TOLERANCE_HALF
     if not difference <= limit:  # also if it is not a number
         raise ValueError(f"the exported file differs from the model by {difference:.1e}, more than {limit:.0e}")
-    return Checked(difference, batches, *_times(run, function, rounds))
+    return Checked(difference, batches, *times(run, function, rounds))
 
 
 @torch.no_grad()
@@ -61,14 +61,18 @@ def relative_difference(run: Runner, reference: Exported, batch: int) -> float:
 
 
 @torch.no_grad()
-def _times(run: Runner, function: Exported, rounds: int) -> tuple[float, float]:
-    """Milliseconds with one clip: of the file, of the model. The first round is dropped."""
+def times(run: Runner, function: Exported, rounds: int = _ROUNDS) -> tuple[float, float]:
+    """Milliseconds with one clip: of the file, of the model. The first round is dropped.
+
+    With one thread it is processor time: the latency if nothing else runs on the machine.
+    """
+    clock = process_time if torch.get_num_threads() == 1 else perf_counter
     clip, found = function.example(1), []
     for _ in range(rounds + 1):
-        started = perf_counter()
+        started = clock()
         run(clip)
-        between = perf_counter()
+        between = clock()
         function(clip)
-        found.append((1e3 * (between - started), 1e3 * (perf_counter() - between)))
+        found.append((1e3 * (between - started), 1e3 * (clock() - between)))
     file, eager = zip(*found[1:], strict=True)
     return median(file), median(eager)

@@ -11,10 +11,10 @@ from typing import Any
 
 from tubelet import storage
 from tubelet.evaluate.window_features import Pool
-from tubelet.export.check import check
+from tubelet.export.check import check, times
 from tubelet.export.function import Exported, Output
 from tubelet.export.quantise import loss_of_accuracy, quantise
-from tubelet.export.runners import WRITERS, require_onnx
+from tubelet.export.runners import WRITERS, require_onnx, run_onnx
 
 
 def export(
@@ -71,11 +71,12 @@ def _quantised(function: Exported, written: Path, manifest: Path) -> list[str]:
     small = written.with_name(f"int8_{written.name}")
     quantise(written, small)
     before, after = written.stat().st_size, small.stat().st_size
+    milliseconds, _ = times(run_onnx(small), function)
     line = loss_of_accuracy(function, written, small, manifest)
     for each in written.parent.glob(f"{written.name}*"):
         each.unlink()
     small.rename(written)
-    return [f"{line}; {after / 1e6:.1f} MB instead of {before / 1e6:.1f}"]
+    return [f"{line}; {milliseconds:.1f} ms per clip; {after / 1e6:.1f} MB instead of {before / 1e6:.1f}"]
 
 
 def _move(folder: Path, path: Path) -> None:
