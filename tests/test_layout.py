@@ -17,7 +17,7 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"decoders", "targets"},
     {"models"},
     {"weights", "evaluate", "videos"},
-    {"demo", "methods", "loggers"},
+    {"demo", "methods", "loggers", "export"},
     {"runtime"},
     {"callbacks"},
     {"report"},

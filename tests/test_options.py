@@ -79,3 +79,32 @@ def test_settings() -> None:
     assert settings(["short_side=null", "size=[2, 3]"]) == {"short_side": None, "size": [2, 3]}
     with pytest.raises(ValueError, match="takes KEY=VALUE, for example short_side=null; got 'stride'"):
         settings(["stride"])
+
+
+def test_the_commands_that_hand_a_model_on(command: Command, tmp_path: Path) -> None:
+    """What they print, and that a mistake is found before anything is written."""
+    model, card = tmp_path / "model", tmp_path / "card.md"
+    save_pretrained(VideoClassifier(VideoViT(**SIZES, final_norm=False), 3), model)
+    code, out, _ = command("models")
+    assert (code, "google/vivit-b-16x2-kinetics400" in out) == (0, True)
+    assert command("card", model, "--out", card, "--name", "me/tiny", "--license", "mit")[:2] == (0, f"{card}\n")
+    assert 'model = load_model("me/tiny")' in card.read_text()
+    code, out, _ = command("push", model, "me/tiny@v1", "--dry-run", "--card", card)
+    assert (code, out.endswith("/me/tiny (private)\n"), "model.safetensors" in out) == (0, True, True)
+    mistakes = {
+        ("push", model, "me/tiny", "--card", tmp_path / "no.md"): f"--card {tmp_path / 'no.md'}: there is no such file",
+        ("push", model, "tiny", "--dry-run"): "'tiny' is no name of a repository: owner/name, or owner/name@tag",
+        ("export", model, "x.onnx", "--dynamic", "time"): "--dynamic must be batch, got 'time'",
+        (
+            "export",
+            model,
+            "x.onnx",
+            "--layers",
+            "last",
+        ): "--layers takes numbers of blocks, for example 6,12; got 'last'",
+        ("export", model, "x.onnx", "--int8", "no.csv"): "--int8 no.csv: there is no such manifest",
+        ("export", model, "x.h5"): "cannot write 'x.h5': the ending must be .onnx or .pt2",
+        ("convert", model, "x", "--format", "onnx"): "unknown format 'onnx', expected auto, transformers or tubelet",
+    }
+    for arguments, message in mistakes.items():
+        assert command(*arguments)[::2] == (2, f"error: {message}\n")

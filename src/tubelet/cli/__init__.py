@@ -2,7 +2,7 @@
 
 import typer
 
-from tubelet.cli import features, look, measure, predict, runs, share, use, videos
+from tubelet.cli import export, features, look, measure, predict, runs, share, use, videos
 from tubelet.config import user_errors
 
 app = typer.Typer(help="Self-supervised pretraining on video.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -15,7 +15,7 @@ app.command(
 for command in (
     use.reconstruct, predict.predict, share.convert, videos.verify, videos.merge, videos.transcode, runs.report,
     features.features, use.attention, use.masks, look.neighbours, look.colours, look.demo, share.card, share.push,
-    share.models,
+    share.models, export.export,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench, name="bench")

@@ -55,11 +55,12 @@ class WindowFeatures:
         device = device_of(self.encoder)
         clip = self.preprocess.normalise(clips.to(device, non_blocking=True).permute(0, 4, 1, 2, 3))  # [B,C,T,h,w]
         with torch.autocast(device.type, torch.float16, enabled=self.half and device.type == "cuda"):
-            tokens = self._tokens(clip)  # [B,prefix+N,L*D]
-        features = self._pooled(tokens if self.pool == "tokens" else tokens.float())
+            tokens = self.tokens(clip)  # [B,prefix+N,L*D]
+        features = self.pooled(tokens if self.pool == "tokens" else tokens.float())
         return features.to(torch.float16 if self.half else torch.float32).cpu()
 
-    def _tokens(self, clip: Tensor) -> Tensor:
+    def tokens(self, clip: Tensor) -> Tensor:
+        """Normalised [B,C,T,h,w] -> [B,prefix+N,L*D]."""
         if not self.layers:
             return self.encoder(clip)
         output = self.encoder(clip, return_hidden_states=True)
@@ -67,7 +68,8 @@ class WindowFeatures:
         assert output.hidden_states is not None
         return torch.cat([self.encoder.norm(output.hidden_states[layer]) for layer in self.layers], dim=-1)
 
-    def _pooled(self, tokens: Tensor) -> Tensor:
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """[B,prefix+N,L*D] -> as `pool` says."""
         if self.pool == "tokens":
             return tokens
         patches = tokens[:, self.encoder.num_prefix_tokens :]  # [B,N,L*D]
