@@ -19,7 +19,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench, name="bench")
-for measurement in (measure.step, measure.data, measure.loop, measure.memory, measure.scale):
+for measurement in (measure.step, measure.data, measure.windows, measure.loop, measure.memory, measure.scale):
     bench.command()(measurement)
 
 

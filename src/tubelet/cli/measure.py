@@ -59,6 +59,35 @@ def data(
         print_timings(bench(files, reader, clips, rounds, repeats), repeats)
 
 
+def windows(
+    manifest: Annotated[
+        Path | None, typer.Argument(help="list of your own videos; default: videos rendered for this")
+    ] = None,
+    encoder: Annotated[str, typer.Option(help="encoder, for example vit_base")] = "vit_small",
+    stride: Annotated[
+        int | None, typer.Option(help="sampled frames from one window to the next; default: the window", min=1)
+    ] = None,
+    frame_stride: Annotated[int, typer.Option(help="frames of the file from one sampled frame to the next", min=1)] = 4,
+    device: Annotated[str, typer.Option(help="device to run on: cpu or cuda")] = "cpu",
+    workers: Annotated[int, typer.Option(help="number of threads that decode", min=1)] = 2,
+    rounds: Annotated[int, typer.Option(help="number of rounds, of which the median is printed", min=1)] = 3,
+) -> None:
+    """Time `tubelet features --window`: decoding alone, the encoder alone, and everything together."""
+    from tempfile import TemporaryDirectory
+
+    from tubelet.bench.data import render
+    from tubelet.bench.windows import bench, print_timings
+
+    with TemporaryDirectory() as directory:
+        files = (
+            {name: each.manifest for name, each in list(render(Path(directory)).items())[:2]}
+            if manifest is None
+            else {manifest.name: manifest}
+        )
+        settings = (encoder, stride, frame_stride, device, workers, rounds)
+        print_timings({name: bench(path, *settings) for name, path in files.items()}, device)
+
+
 def loop(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="changes to the run, as train.py takes them: [group=choice] [key=value]")
