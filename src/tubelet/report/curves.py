@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from tubelet.report.table import Run, short_key, short_value, varied
+from tubelet.report.table import Run, short_key, short_value, swept_keys, varied
 
 METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1", "val/map", "val/r2")
 
@@ -71,8 +71,8 @@ def swept(runs: list[Run]) -> str | None:
 
 
 def labels(runs: list[Run]) -> list[str]:
-    """The keys and values in which the runs differ, if there are at most two; else the names of the runs."""
-    keys = varied(runs)
+    """The keys and values that were swept, if there are at most two; else the names of the runs."""
+    keys = [*swept_keys(runs), *(key for key in varied(runs) if key.endswith("seed"))]
     if not 1 <= len(keys) <= 2:
         return [run.name for run in runs]
     return [", ".join(f"{short_key(key)}={short_value(key, run.config.get(key))}" for key in keys) for run in runs]
