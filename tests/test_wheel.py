@@ -1,4 +1,6 @@
-"""What a wheel holds: conf/ within the package, so that the command line's names work wherever it is installed."""
+"""What a wheel holds: conf/ within the package, so that the command line's names work wherever it is installed; the
+plug-in of Hydra; and the style and the scripts of the report.
+"""
 
 import subprocess
 import sys
@@ -12,6 +14,10 @@ from tubelet import build_model
 from tubelet.config.compose import conf_directory
 import tubelet
 assert conf_directory().parent == __import__("pathlib").Path(tubelet.__file__).parent, conf_directory()
+import hydra_plugins.tubelet_optuna as plugin
+assert plugin.__file__.startswith(sys.path[0]), plugin.__file__
+from tubelet.report.page import page
+assert "charts" in page(conf_directory(), "")  # with its style and scripts
 print(type(build_model("encoder=vit_tiny", "encoder.depth=1")).__name__)
 """
 

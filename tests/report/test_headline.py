@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from tubelet.report.headline import headline, results, swept_keys
+from tubelet.report.headline import headline, results
 from tubelet.report.summary import latex, markdown, summary
-from tubelet.report.table import Run, rows
+from tubelet.report.table import Run, rows, swept_keys
 
 
 def run(config: dict[str, Any], summary: dict[str, float], finished: bool = True) -> Run:

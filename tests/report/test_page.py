@@ -89,6 +89,8 @@ def test_what_names_a_run(folder: Path) -> None:
     runs = find_runs(folder)
     assert swept(runs) is None
     assert labels(runs)[-1] == "z2"
+    make_run(folder / "7", 0.5, encoder="third")
+    assert labels(find_runs(folder))[0] == "7: third, 0.5, 0"
     assert report(folder).exists()
 
 

@@ -48,6 +48,15 @@ def test_a_row_a_run_and_a_column_for_what_varied(folder: Path) -> None:
     assert "model.r" not in rows[0]
 
 
+def test_the_device_hours_of_a_point_are_those_of_its_probes_too(tmp_path: Path) -> None:
+    make_run(tmp_path / "0", 0.5, 0.1)
+    (tmp_path / "0" / "summary.json").write_text('{"device_hours": 1.0}')
+    (tmp_path / "0" / "probes" / "knn").mkdir(parents=True)
+    (tmp_path / "0" / "probes" / "knn" / "summary.json").write_text('{"device_hours": 0.25, "seconds": 900}')
+    (run,) = find_runs(tmp_path)
+    assert run.summary == {"device_hours": 1.25, "knn/seconds": 900}
+
+
 def test_runs_at_any_depth(folder: Path) -> None:
     make_run(folder / "deep" / "er" / "0.9", 0.5, 1.0)
     make_run(folder / "deep" / "er" / "0.75", 0.5, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from tubelet.report.table import Run, short_key, short_value, varied
+from tubelet.report.table import Run, short_key, short_value, swept_keys, varied
 
 METRICS = ("train/loss", "val/loss", "val/knn_top1", "val/top1", "val/map", "val/r2")
 
@@ -71,11 +71,17 @@ def swept(runs: list[Run]) -> str | None:
 
 
 def labels(runs: list[Run]) -> list[str]:
-    """The keys and values in which the runs differ, if there are at most two; else the names of the runs."""
-    keys = varied(runs)
-    if not 1 <= len(keys) <= 2:
-        return [run.name for run in runs]
-    return [", ".join(f"{short_key(key)}={short_value(key, run.config.get(key))}" for key in keys) for run in runs]
+    """The keys and values that were swept, if there are at most two; else the names of the runs, and behind a mere
+    number the values of up to four keys.
+    """
+    keys = [*swept_keys(runs), *(key for key in varied(runs) if key.endswith("seed"))]
+    if 1 <= len(keys) <= 2:
+        return [", ".join(f"{short_key(key)}={short_value(key, run.config.get(key))}" for key in keys) for run in runs]
+    values = [", ".join(short_value(key, run.config.get(key)) for key in keys[:4]) for run in runs]
+    return [
+        f"{run.name}: {said}" if said and run.name.isdigit() else run.name
+        for run, said in zip(runs, values, strict=True)
+    ]
 
 
 def _draw_ends(axes: Any, runs: list[Run], key: str, name: str) -> None:

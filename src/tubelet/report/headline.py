@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from tubelet.report.charts import Chart, Map, Series, colour
-from tubelet.report.table import Run, short_key, short_value, varied
+from tubelet.report.table import Run, short_key, short_value, swept_keys
 
 SCORES = ("top1", "map", "r2")
 """What a probe is judged by: the ends of its columns."""
@@ -28,7 +28,8 @@ def headline(runs: list[Run]) -> tuple[list[Chart], list[Map]]:
     x = _across(runs, keys)
     ends = {name: _ends(runs, name, x, [key for key in keys if key != x]) for name in names}
     charts = [_chart(each, x, name) for name, each in ends.items()]
-    return charts, [_map(each, x, name) for name, each in ends.items()] if len(keys) == 2 else []
+    maps = [_map(each, x, name) for name, each in ends.items()] if len(keys) == 2 else []
+    return charts, [each for each in maps if _is_grid(each)]
 
 
 def results(runs: list[Run]) -> list[str]:
@@ -43,22 +44,6 @@ def results(runs: list[Run]) -> list[str]:
 def has(run: Run, name: str) -> bool:
     """Whether a run has the result `name` for good: what is of no probe may change until the run is finished."""
     return name in run.summary and (run.finished or name not in METRICS)
-
-
-def swept_keys(runs: list[Run]) -> list[str]:
-    """The keys that were swept, without seeds. A class that was swept brings settings of its own along: a key whose
-    value follows from that of another key is left out.
-    """
-    kept: list[str] = []
-    for key in sorted(varied(runs), key=lambda key: not key.endswith("._target_")):
-        if not key.endswith("seed") and not any(_follows(runs, key, other) for other in kept):
-            kept.append(key)
-    return kept
-
-
-def _follows(runs: list[Run], key: str, other: str) -> bool:
-    pairs = {(repr(run.config.get(other)), repr(run.config.get(key))) for run in runs}
-    return len(pairs) == len({value for value, _ in pairs})
 
 
 def _across(runs: list[Run], keys: list[str]) -> str:
@@ -109,6 +94,12 @@ def _chart(ends: Ends, x: str, name: str) -> Chart:
             )
         )
     return Chart(name, short_key(x), series, None if numbers else [str(place) for place in places])
+
+
+def _is_grid(of: Map) -> bool:
+    """Whether at least half of the places have a run: those of a search by chance have not."""
+    values = [value for row in of.rows.values() for value in row]
+    return 2 * sum(value is not None for value in values) >= len(values)
 
 
 def _map(ends: Ends, x: str, name: str) -> Map:

@@ -94,7 +94,9 @@ def _section(runs: list[Run], beside: Path, embed: Embed) -> Iterator[str]:
         head, *lines = summary(runs)
         yield from _table([dict(zip(head, line, strict=True)) for line in lines])
         yield "<h3>Every run</h3>"
-    yield from _table([{**row, LINK: _links(run, beside)} for run, row in zip(runs, rows(runs), strict=True)])
+    yield from _table(
+        [{"run": run.name, LINK: _links(run, beside)} | row for run, row in zip(runs, rows(runs), strict=True)]
+    )
     yield from _failures(runs)
     if curves := curve_charts(runs):
         yield f"<h3>Curves</h3>{_charts(curves)}"

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from statistics import mean, stdev
 
-from tubelet.report.headline import has, results, swept_keys
-from tubelet.report.table import Run, short_key, short_value
+from tubelet.report.headline import has, results
+from tubelet.report.table import Run, short_key, short_value, swept_keys
 
 Table = list[list[str]]
 """Rows of equal length; the first one names the columns."""

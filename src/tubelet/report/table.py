@@ -87,6 +87,22 @@ def varied(runs: list[Run]) -> list[str]:
     return list(distinct.values())
 
 
+def swept_keys(runs: list[Run]) -> list[str]:
+    """The keys that were swept, without seeds. A class that was swept brings settings of its own along: a key whose
+    value follows from that of another key is left out.
+    """
+    kept: list[str] = []
+    for key in sorted(varied(runs), key=lambda key: not key.endswith("._target_")):
+        if not key.endswith("seed") and not any(_follows(runs, key, other) for other in kept):
+            kept.append(key)
+    return kept
+
+
+def _follows(runs: list[Run], key: str, other: str) -> bool:
+    pairs = {(repr(run.config.get(other)), repr(run.config.get(key))) for run in runs}
+    return len(pairs) == len({value for value, _ in pairs})
+
+
 def rows(runs: list[Run]) -> list[dict[str, Any]]:
     """One row per run: `run`, `state`, the keys that differ, then the last metrics. A class is named without its
     module: `masking: tube`, not `masking._target_: tubelet.masking.tube`.

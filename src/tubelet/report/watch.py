@@ -31,8 +31,8 @@ class Watch(ThreadingHTTPServer):
         find_runs(folder)
         try:
             super().__init__(("127.0.0.1", port), _Handler)
-        except OSError as error:
-            raise ValueError(f"--port {port}: {error.strerror}") from error
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"--port {port}: {error}") from error
         self.folder = folder
         self.secret = secrets.token_urlsafe(16)
         self.pictures: dict[str, bytes] = {}
