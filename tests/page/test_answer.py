@@ -1,10 +1,10 @@
-"""What the page says of a video; slow: seen in a browser without a screen."""
+"""What the page says of a video; cluster: seen in a browser without a screen."""
 
 from __future__ import annotations
 
 import base64
 import io
-import shutil
+import os
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from browser import Browser, find
 from tubelet.data.reader import VideoError
 from tubelet.data.transforms import Preprocess
 from tubelet.encoders.vit import VideoViT
@@ -69,41 +70,38 @@ def test_what_each_kind_of_model_is_asked(videos: Path, tmp_path: Path) -> None:
         answer(masked, MASKING, tmp_path / "no.mp4", tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.skipif(
+    find() is None and not os.environ.get("TUBELET_CI"), reason="needs Chromium: apt-get install chromium"
+)
 def test_in_a_browser(videos: Path, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="drives the browser: pip install playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium: apt-get install chromium")
     (tmp_path / "no.mp4").write_text("no video")
+    (tmp_path / "large.mp4").write_bytes(bytes(10**6 + 1))
     model = classifier(id2label={0: "<b>zero</b>", 1: "one", 2: "two"})
+    browser = Browser(tmp_path / "profile")
+
+    def drop(file: Path, wanted: str) -> None:
+        """Choose a file on the page, and wait until its status is as wanted."""
+        chosen = browser.call("Runtime.evaluate", expression="document.getElementById('file')")["result"]["objectId"]
+        browser.call("DOM.setFileInputFiles", files=[str(file)], objectId=chosen)
+        browser.until(lambda: browser.value("document.getElementById('status').textContent").startswith(wanted))
+
     with PageServer(partial(answer, model, None), "127.0.0.1", 0, 10**6, "a model") as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            with playwright.sync_playwright() as driver:
-                browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-                page = browser.new_page()
-                mistakes: list[str] = []
-                page.on("pageerror", lambda error: mistakes.append(str(error)))
-                page.on("console", lambda line: mistakes.append(line.text) if "Content Security" in line.text else None)
-                page.goto(server.url)
-                page.set_input_files("#file", videos.parent / "0.mp4")
-                page.wait_for_selector("img", timeout=60_000)
-                page.wait_for_function("[...document.images].every(image => image.naturalWidth > 0)")
-                assert page.text_content("h1") == "a model"
-                assert len(page.query_selector_all("tr")) == 8
-                assert "<b>zero</b>" in (page.text_content("table") or "")  # shown, not followed
-                assert len(page.query_selector_all("img")) == 2
-                page.screenshot(path=tmp_path / "page.png", full_page=True)
-                page.set_input_files("#file", tmp_path / "no.mp4")
-                page.wait_for_selector("p.error", timeout=60_000)
-                assert (page.text_content("#status") or "").startswith("no.mp4: ")
-                (tmp_path / "large.mp4").write_bytes(bytes(10**6 + 1))
-                page.set_input_files("#file", tmp_path / "large.mp4")
-                page.wait_for_function("document.querySelector('#status').textContent.startsWith('large.mp4 has')")
-                assert mistakes == []
-                browser.close()
+            browser.open(server.url)
+            drop(videos.parent / "0.mp4", "0.mp4")
+            browser.until(lambda: browser.value("[...document.images].filter(i => i.naturalWidth > 0).length") == 2)
+            assert browser.value("document.querySelector('h1').textContent") == "a model"
+            assert browser.value("document.querySelectorAll('tr').length") == 8
+            assert "<b>zero</b>" in browser.value("document.querySelector('table').textContent")  # shown, not followed
+            assert browser.problems == []
+            drop(tmp_path / "no.mp4", "no.mp4: ")
+            assert browser.value("document.getElementById('status').className") == "error"
+            assert browser.value("document.images.length") == 0
+            drop(tmp_path / "large.mp4", "large.mp4 has 1000001 bytes")
         finally:
+            browser.close()
             server.shutdown()
             thread.join()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, find
 from PIL import Image
 
+from browser import Browser, find
 from tubelet.report.page import report
 from tubelet.report.watch import Watch
 
