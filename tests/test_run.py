@@ -53,6 +53,10 @@ def test_a_run_leaves_what_it_promises(videos: Path) -> None:
     assert names <= {file.name for file in path.iterdir()}
     assert {file.suffix for file in (path / "reconstructions").iterdir()} == {".png", ".gif"}
     assert json.loads((path / "summary.json").read_text())["steps"] == 6
+    facts = json.loads((path / "facts.json").read_text())
+    assert facts["videos"] == {"train": 6, "val": 6}
+    assert facts["precision"] == "32-true"
+    assert {"hardware", "versions"} <= facts.keys()
     curves = read_metrics(path / "metrics.csv")
     assert [step for step, _ in curves["train/loss"]] == [0, 1, 2, 3, 4, 5]
     # the last learning rate of the schedule is exactly the minimum, scaled by the global batch

@@ -38,6 +38,7 @@ def write_run(directory: Path, model: Any, config: dict[str, Any], metrics: str,
     (directory / "summary.json").write_text(json.dumps({"name": "tuned", "steps": 10, "seconds": 7200.0, **summary}))
     facts = {
         "videos": {"train": 9537, "val": 120, "test": 60},
+        "precision": "bf16-mixed",
         "hardware": "8 x NVIDIA H100",
         "versions": {"torch": "2"},
     }
@@ -76,6 +77,7 @@ def test_the_card_of_a_run(tuned: Path) -> None:
         "A video classifier of 3 classes, trained on 9,537 videos.",
         "| videos, val | 120 (ucf101/val.csv) |",
         "| hardware | 8 x NVIDIA H100 |",
+        "| precision | bf16-mixed |",
         "| hours of training | 1 |",  # 9 steps x 16 clips at 0.04 clips per second
         "| learning rate | 0.001 x 8 / 256 |",
         "| val/top1 | 0.7500 | ucf101/val.csv | the clip in the middle of each of 120 videos, centre crop |",

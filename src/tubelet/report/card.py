@@ -187,6 +187,7 @@ def _training(model: Any, run: Run | None, base: str | None) -> str:
     batch, repeats = config.get("data.batch_size"), config.get("data.repeats", 1)
     rows["learning rate"] = f"{config.get('optim.base_lr')} x {batch} / 256"
     rows["batch"] = f"{batch} videos x {repeats} repeats"
+    rows["precision"] = facts.get("precision") or rows.get("precision")  # that of the config may be `auto`
     steps = run.summary.get("steps")
     rows["steps"] = steps if run.finished else f"{steps} so far (unfinished)"
     rows["started from"] = (base if base in PUBLISHED else data_name(base)) if base else "random weights"

@@ -20,9 +20,10 @@ _PACKAGES = ("tubelet", "torch", "lightning")
 
 
 def write_facts(directory: Path, trainer: L.Trainer, data: VideoDataModule) -> None:
-    """Write facts.json: `videos` per split, `hardware` in words, `versions` of packages."""
+    """Write facts.json: `videos` per split, `precision`, `hardware` in words, `versions` of packages."""
     facts = {
         "videos": {name: len(part) for name, part in data.datasets.items()},
+        "precision": str(trainer.precision),
         "hardware": _hardware(trainer.strategy.root_device, trainer.world_size, trainer.num_nodes),
         "versions": {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))},
     }
