@@ -87,7 +87,7 @@ def bench(
 
     clock = process_time if torch.device(device).type == "cpu" else perf_counter
     with TemporaryDirectory() as folder:
-        stages = [
+        stages: list[Callable[[], object]] = [
             partial(run, partial(_decode, frame_stride)),
             partial(run, cut),
             encode,
