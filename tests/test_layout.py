@@ -23,7 +23,7 @@ RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothin
     {"report"},
     {"config"},
     {"run"},
-    {"bench", "page", "study"},
+    {"bench", "page", "study", "tune"},
     {"launch"},
     {"cli"},
 ]

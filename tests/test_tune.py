@@ -14,12 +14,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from hydra_plugins.tubelet_optuna import OptunaSweeper
 from tubelet.callbacks.pruning import Pruning
 from tubelet.config import check
 from tubelet.config.compose import compose_with_unchosen, conf_directory
 from tubelet.report.table import find_runs
 from tubelet.runtime.trials import PRUNED, open_study
+from tubelet.tune import Tuning
 
 Result = Callable[[int, dict[str, str]], Any]
 
@@ -60,12 +60,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
         )
 
         def run(result: Result, *arguments: str, **settings: Any) -> Launcher:
-            sweeper = OptunaSweeper(direction="maximize", **{"params": cfg.hydra.sweeper.params, **settings})
-            loader = GlobalHydra.instance().config_loader()
-            sweeper.config, sweeper.hydra_context = cfg, SimpleNamespace(config_loader=loader)
-            sweeper.launcher = Launcher(tmp_path, result)
-            sweeper.sweep(["experiment=tune_finetune", "method=scratch", *arguments])
-            return sweeper.launcher
+            defaults = {"direction": "maximize", "params": cfg.hydra.sweeper.params, "seed": 0, "parallel": 1}
+            loader, launcher = GlobalHydra.instance().config_loader(), Launcher(tmp_path, result)
+            Tuning(**{**defaults, **settings}, config=cfg, loader=loader, launcher=launcher).run(
+                ["experiment=tune_finetune", "method=scratch", *arguments]
+            )
+            return launcher
 
         yield run
 
@@ -97,7 +97,7 @@ def test_a_study_and_its_continuation(
     assert start(result, "seed=1", trials=5).jobs == []
     with pytest.raises(
         ValueError,
-        match=r"of another command: command .*_seed-1, this command has .*_seed-2",
+        match=r"of another command \(the rest: .*seed-1, now .*seed-2\)",
     ):
         start(result, "seed=2", trials=6)
 
@@ -117,6 +117,7 @@ def test_the_command_line_may_choose_other_settings(start: Callable[..., Launche
         ([], {"params": {}}, "nothing to choose"),
         (["optim.base_lr=interval(1,0.1)"], {}, r"optim\.base_lr=interval\(1,0\.1\): the bounds must grow"),
         (["optim.base_lr=tag(log,interval(0.0,0.1))"], {}, "above 0 with log"),
+        ([], {"direction": "up"}, r"hydra\.sweeper\.direction is maximize or minimize, got 'up'"),
         ([], {"trials": 0}, r"hydra\.sweeper\.trials must be a whole number of at least 1, got 0"),
     ],
 )
