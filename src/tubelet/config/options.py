@@ -46,7 +46,7 @@ def whole_numbers(option: str, text: str | None) -> list[int]:
 Model = Annotated[
     str,
     typer.Argument(
-        help="weights: run directory, .ckpt, Hugging Face directory or hub id (owner/name[@revision]), .pth"
+        help="weights: run directory, .ckpt, Hugging Face directory or hub id (owner/name or owner/name@revision), .pth"
     ),
 ]
 Trust = Annotated[
