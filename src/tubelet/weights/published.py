@@ -1,7 +1,7 @@
 """The published checkpoints that `load_model` reads by their name on the hub: sizes, clip, licence, accuracy.
 
 The accuracies are those of the authors, of the files on the hub, in percent. Sources: Z, VideoMAE's MODEL_ZOO.md
-(https://github.com/MCG-NJU/VideoMAE; of the files that were on the hub first, its edition of August 2022); T,
+(https://github.com/MCG-NJU/VideoMAE; of the files that were on the hub first, an earlier edition of it); T,
 TimeSformer's README (https://github.com/facebookresearch/TimeSformer). Licences are those of the repositories on the
 hub. What no source says is left empty.
 """
