@@ -14,7 +14,7 @@ from tubelet.encoders.vivit import FactorisedViViT
 from tubelet.models.classifier import VideoClassifier
 from tubelet.models.masked import MaskedModel
 from tubelet.nodes import describe
-from tubelet.report.card import card_of
+from tubelet.report.card import card_of, write_card
 from tubelet.weights.published import PUBLISHED
 from tubelet.weights.save import save_pretrained
 
@@ -111,6 +111,16 @@ def test_weights_without_a_run(tmp_path: Path) -> None:
     assert "None were measured." in card
     assert "not stated by the author" in card
     assert front(card) == {"library_name": "tubelet", "tags": ["video", "tubelet", "masked-autoencoder"]}
+
+
+def test_only_a_card_is_replaced(tmp_path: Path) -> None:
+    card = "---\nlibrary_name: tubelet\ntags:\n- video\n- tubelet\n---\n"
+    path = write_card(tmp_path / "README.md", card)
+    assert write_card(path, card + "more\n").read_text().endswith("more\n")
+    path.write_text("# My project\n\n- tubelet\n")
+    with pytest.raises(ValueError, match=r"README\.md exists and is no model card of tubelet"):
+        write_card(path, card)
+    assert path.read_text().startswith("# My project")
 
 
 def test_published_checkpoints_are_of_our_encoders() -> None:

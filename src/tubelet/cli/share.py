@@ -66,11 +66,9 @@ def card(
 ) -> None:
     """Write a model card from what the run of a model knows: recipe, data, results and how they were measured,
     hardware, hours, how to load it."""
-    from tubelet.report.card import card_of
-    from tubelet.storage import write_text
+    from tubelet.report.card import card_of, write_card
 
-    write_text(out, card_of(model, name, licence, test or [], trust=trust or []))
-    print(out)
+    print(write_card(out, card_of(model, name, licence, test or [], trust=trust or [])))
 
 
 def push(

@@ -6,6 +6,7 @@ The metadata are those of https://huggingface.co/docs/hub/model-cards, with a mo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tubelet.models.masked import MaskedModel
 from tubelet.report.protocol import Result, data_name, hours, results
 from tubelet.report.table import Run, find_runs
 from tubelet.runtime.facts import read_facts
+from tubelet.storage import write_text
 from tubelet.weights.find import find
 from tubelet.weights.load import load_model
 from tubelet.weights.published import PUBLISHED, Published
@@ -71,6 +73,15 @@ def card_of(
         _licence(licence, base, known),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def write_card(out: str | Path, text: str) -> Path:
+    """Write a card, or replace one. Raises ValueError for another file: a README.md may be that of a project."""
+    out = Path(out)
+    if out.exists() and not re.match(r"---\n.*^- tubelet$", out.read_text(errors="replace"), re.DOTALL | re.MULTILINE):
+        raise ValueError(f"{out} exists and is no model card of tubelet: name another file by --out")
+    write_text(out, text)
+    return out
 
 
 def _run_of(path: Path) -> Run | None:
