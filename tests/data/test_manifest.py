@@ -101,6 +101,7 @@ def test_class_names_without_their_list_say_what_to_do(tmp_path):
     [
         (b"path,label\na.mp4,0\n\xe9.mp4,0\n", r"line 3: is not UTF-8 \(byte 0xe9\): .* iconv -f latin1"),
         ("path,label\na.mp4,0\n".encode("utf-16"), r"is UTF-16, save it as UTF-8"),
+        (b"\x00\x00\x00\x20ftypisom", r"is no list of videos but a binary file, perhaps a video itself"),
         (b"path,label\na.mp4,0\nb.mp4,999999999\n", r"line 3: label 999999999 is no class number"),
         (b"a.mp4 0\nb.mp4 999999999\n", r"line 2: label 999999999 is no class number"),
         (b"path,start,end\na.mp4,2,1\n", r"line 2: end must lie behind start, got 2 to 1 seconds"),

@@ -92,6 +92,8 @@ def read_text(file: Path) -> str:
     content = file.read_bytes()
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(f"{file}: is UTF-16, save it as UTF-8 (iconv -f utf-16 -t utf-8)")
+    if b"\0" in content[:1024]:
+        raise ValueError(f"{file}: is no list of videos but a binary file, perhaps a video itself")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
