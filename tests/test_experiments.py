@@ -203,7 +203,7 @@ def test_what_all_settings_depend_on_is_asked_for_once() -> None:
     with pytest.raises(ValueError) as caught:
         check(compose_experiment("finetune_small", "weights=some"))
     lines = [line for line in str(caught.value).splitlines() if "number of training videos" in line]
-    assert lines == ["  data.batch_size: it depends on the number of training videos: set data.train"]
+    assert lines == ["  data.augment.crop.scale: it depends on the number of training videos: set data.train"]
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,9 @@ def test_a_broken_wall_is_found(module: str, source: str) -> None:
 )
 def test_a_lower_room_may_be_imported(module: str, source: str) -> None:
     assert broken_walls(module, source, {"runtime.run_directory"}) == []
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by it, and would leave out the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
