@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 import killing
 
 pytestmark = pytest.mark.slow
-TIMES = {"clips_per_s", "data_wait", "tflops", "mfu", "seconds"}
+TIMES = {"clips_per_s", "data_wait", "tflops", "mfu", "seconds", "device_hours"}
 
 
 @pytest.fixture
