@@ -12,15 +12,22 @@ from pathlib import Path
 import torch
 
 
+def versions() -> dict[str, str]:
+    """Of `tubelet`, `python`, `torch` and `lightning`."""
+    return {
+        "tubelet": version("tubelet"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "lightning": version("lightning"),
+    }
+
+
 def environment() -> dict[str, str]:
     """`tubelet`, `python`, `torch`, `lightning`, `host`, `device`, `command`; and `commit` where tubelet runs from a
     git checkout, with `-dirty` if files have been changed since.
     """
     found = {
-        "tubelet": version("tubelet"),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "lightning": version("lightning"),
+        **versions(),
         "host": socket.gethostname(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "command": " ".join(sys.argv),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,10 @@ import lightning as L
 import torch
 
 from tubelet.data.datamodule import VideoDataModule
+from tubelet.loggers.environment import versions
 from tubelet.storage import write_text
 
 NAME = "facts.json"
-_PACKAGES = ("tubelet", "torch", "lightning")
 
 
 def write_facts(directory: Path, trainer: L.Trainer, data: VideoDataModule) -> None:
@@ -25,7 +23,7 @@ def write_facts(directory: Path, trainer: L.Trainer, data: VideoDataModule) -> N
         "videos": {name: len(part) for name, part in data.datasets.items()},
         "precision": str(trainer.precision),
         "hardware": _hardware(trainer.strategy.root_device, trainer.world_size, trainer.num_nodes),
-        "versions": {"python": platform.python_version()} | {name: v for name in _PACKAGES if (v := _version(name))},
+        "versions": versions(),
     }
     write_text(directory / NAME, json.dumps(facts, indent=2) + "\n")
 
@@ -45,10 +43,3 @@ def _hardware(device: torch.device, ranks: int, nodes: int) -> str:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         what = f"{device.type.upper()} ({cores} cores)" if ranks == 1 else f"{ranks} x {device.type.upper()}"
     return f"{what} on {nodes} nodes" if nodes > 1 else what
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
