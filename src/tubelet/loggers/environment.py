@@ -6,19 +6,23 @@ import platform
 import socket
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
+import lightning as L
 import torch
+
+import tubelet
 
 
 def versions() -> dict[str, str]:
-    """Of `tubelet`, `python`, `torch` and `lightning`."""
+    """Of `tubelet`, `python`, `torch` and `lightning`, as imported: a package that was never installed, or whose
+    metadata cannot be read, has a version too.
+    """
     return {
-        "tubelet": version("tubelet"),
+        "tubelet": tubelet.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "lightning": version("lightning"),
+        "lightning": L.__version__,
     }
 
 
