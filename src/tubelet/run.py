@@ -89,7 +89,10 @@ def _with_parts_of_weights(cfg: DictConfig, unchosen: dict[str, Node]) -> DictCo
     if not unchosen or cfg.weights is None or str(cfg.weights).startswith(TIMM):
         return cfg
     source, new = read(cfg.weights), copy.deepcopy(cfg)
-    for group, part_of in (("encoder", adopt.encoder_of), ("preprocess", adopt.preprocess_of)):
+    parts = {"encoder": adopt.encoder_of, "preprocess": adopt.preprocess_of}
+    if cfg.stage != "fit":
+        parts |= {"decoder": adopt.decoder_of, "target": adopt.target_of}
+    for group, part_of in parts.items():
         if group not in unchosen or cfg[group] is None:
             continue
         before: Any = OmegaConf.to_container(cfg[group], resolve=False)
@@ -151,9 +154,11 @@ def start_model(config: Node) -> tuple[VideoModel, MaskGenerator | None]:
         # only training may start parts of the model from random values: an evaluation needs all weights from the file
         new_task = config["stage"] == "fit"
         taken = start_from(model, config["weights"], new_task, node=config["model"], trust=trust).taken
-    if isinstance(model, MaskedModel) and not any(name.startswith("target.") for name in taken):
+    with_target = any(name.startswith("target.") for name in taken)
+    if isinstance(model, MaskedModel) and not with_target:
         model.target.start(model.encoder)
-    teachers.load_teachers(model, trust)
+    if config["stage"] == "fit" or not with_target:  # an evaluation has the teachers of its weights
+        teachers.load_teachers(model, trust)
     return model, masking
 
 

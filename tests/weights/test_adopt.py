@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ import pytest
 
 from tubelet import train
 from tubelet.config.compose import compose, compose_with_unchosen
+from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.encoders.timesformer import TimeSformer
 from tubelet.encoders.vit import VideoViT
 from tubelet.models.masked import MaskedModel
 from tubelet.run import main
-from tubelet.weights.adopt import changes, encoder_of, preprocess_of
+from tubelet.targets.flow import Flow
+from tubelet.weights.adopt import changes, decoder_of, encoder_of, preprocess_of, target_of
 from tubelet.weights.load import load_model, read
 from tubelet.weights.save import save_pretrained
 
@@ -103,8 +107,29 @@ def test_what_the_command_line_leaves_open() -> None:
     assert "dim" not in left["encoder"]
     assert left["preprocess"]["short_side"] is None
     _, left = compose_with_unchosen("experiment=finetune_small", "weights=x", "encoder=vit_large", "preprocess=vivit")
-    assert left == {}
+    assert left.keys() == {"decoder", "target"}
     assert compose_with_unchosen("experiment=demo_pretrain")[1] == {}  # no weights
+
+
+def test_an_evaluation_takes_decoder_and_target_from_the_weights(
+    arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that kNN of a model that predicts flow needs no word about flow."""
+    model = MaskedModel(VideoViT(**SIZES), partial(SelfAttentionDecoder, depth=1, dim=12, num_heads=2), partial(Flow))
+    save_pretrained(model, tmp_path / "flow")
+    command = ("experiment=demo_knn", f"weights={tmp_path / 'flow'}", "masking=frame")
+    assert "val/no_flow_loss" in train(*arguments(*command))
+    assert "target: that of weights=" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"decoder\.head\.weight is \[16, 12\], the model needs"):
+        train(*arguments(*command, "target=raw_pixels"))
+
+
+def test_a_key_of_the_target_that_the_command_line_names_is_kept(weights: dict[str, Path]) -> None:
+    theirs = {"target": {"_target_": "a.Flow", "cells": 2, "floor": 0.02}}
+    source = replace(read(weights["vit"]), node=theirs)
+    config = {"_target_": "a.Flow", "cells": 4, "floor": 0.05}
+    assert target_of(source, config, {"_target_": "a.Flow", "cells": 4}, ()) == theirs["target"] | {"floor": 0.05}
+    assert decoder_of(source, config, {}, ()) == config
 
 
 def test_settings_that_the_experiment_adds_are_kept(weights: dict[str, Path]) -> None:

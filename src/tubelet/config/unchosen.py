@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-GROUPS = ("encoder", "preprocess")
+GROUPS = ("encoder", "preprocess", "decoder", "target")
 """What weights say of themselves."""
 
 

@@ -1,4 +1,5 @@
 """Encoder and preprocessing of a run that starts from weights are those of the weights, where nobody has chosen others.
+An evaluation takes decoder and target from them, too: it needs every part as it was trained.
 
 So `experiment=finetune_small weights=PATH` needs no `encoder=`. What somebody did set is kept: a key of the command
 line or of an experiment file (`encoder.drop_path=0.2`, `encoder.image_size=320`).
@@ -55,6 +56,22 @@ def preprocess_of(source: Source, config: Node, file: Node, trust: Collection[st
     own = {key: value for key, value in config.items() if value != file.get(key)}
     taken = {key: _plain(theirs[key]) for key in _PIXELS if key in theirs}
     return {**config, **taken, **own}
+
+
+def decoder_of(source: Source, config: Node, file: Node, trust: Collection[str]) -> Node:
+    """The node of the decoder of `source`, with the keys that the command line names; weights without one leave
+    `config`.
+    """
+    return _whole(source.node.get("decoder"), config, file)
+
+
+def target_of(source: Source, config: Node, file: Node, trust: Collection[str]) -> Node:
+    """The same for the target."""
+    return _whole(source.node.get("target"), config, file)
+
+
+def _whole(theirs: Node | None, config: Node, file: Node) -> Node:
+    return config if theirs is None else {**theirs, **{key: config[key] for key in config if key not in file}}
 
 
 def changes(before: Node, after: Node) -> list[str]:
