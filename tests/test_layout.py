@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "src" / "tubelet"
 
 RANKS = [  # lowest first: a room imports lower ranks and its own folder, nothing else of tubelet
-    {"clip", "storage", "nodes"},
+    {"clip", "storage", "nodes", "version"},
     {"masking", "layers"},
     {"data", "encoders", "optim"},
     {"decoders", "targets"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tubelet.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from tubelet.config.compose import build_model as build_model
     from tubelet.data.load_clip import load_clip as load_clip
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from tubelet.study import train as train
     from tubelet.weights.load import load_model as load_model
     from tubelet.weights.save import save_pretrained as save_pretrained
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Mask": "tubelet.masking",

@@ -11,7 +11,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-import tubelet
+from tubelet.version import __version__
 
 
 def versions() -> dict[str, str]:
@@ -19,7 +19,7 @@ def versions() -> dict[str, str]:
     metadata cannot be read, has a version too.
     """
     return {
-        "tubelet": tubelet.__version__,
+        "tubelet": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "lightning": L.__version__,
