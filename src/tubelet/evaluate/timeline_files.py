@@ -63,8 +63,9 @@ def draw_strip(found: Timeline, topk: int = 5) -> bytes:
     if not found.numbers:
         below.set_ylim(0, 1)
     below.grid(alpha=0.3)
-    figure.legend(loc="outside right center", fontsize="small")
-    figure.suptitle(found.video, fontsize="medium")
+    texts = figure.legend(loc="outside right center", fontsize="small").get_texts()
+    for text in [*texts, figure.suptitle(found.video, fontsize="medium")]:
+        text.set_parse_math(False)  # names with $ are no formulas
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
     return picture.getvalue()
