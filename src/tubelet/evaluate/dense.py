@@ -4,7 +4,6 @@ that may hold windows of several videos. Every finished video is a file: an inte
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
@@ -31,7 +30,7 @@ from tubelet.encoders.base import Encoder
 from tubelet.evaluate.device import on_device
 from tubelet.evaluate.feature_files import FORMATS, Rows, check_file, join_features, read_info, write_features
 from tubelet.evaluate.feature_index import check_index, write_index
-from tubelet.evaluate.features import weight_bytes
+from tubelet.evaluate.features import stamp_of
 from tubelet.evaluate.window_features import Pool, WindowFeatures
 from tubelet.models.base import encoder_of
 
@@ -118,13 +117,10 @@ class Extraction:
         self.shrink = preprocess.shrinker((encoder.grid.height, encoder.grid.width))
         self.stride = settings.stride or encoder.grid.frames
         self.features = WindowFeatures(encoder, preprocess, settings.layers, settings.pool, settings.dtype == "float16")
-        stamp = hashlib.blake2b(repr(preprocess).encode(), digest_size=8)
-        for chunk in weight_bytes(encoder):
-            stamp.update(chunk)
         self.about: dict[str, Any] = {
             "window": encoder.grid.frames, "stride": self.stride, "fps": self.sampling.fps,
             "frame_stride": None if self.sampling.fps else self.sampling.stride, "layers": list(settings.layers),
-            "pool": settings.pool, "dtype": settings.dtype, "model": stamp.hexdigest(),
+            "pool": settings.pool, "dtype": settings.dtype, "model": stamp_of(encoder, preprocess),
         }  # fmt: skip
 
     def unfinished(self, folder: Path, kind: str) -> list[str]:
