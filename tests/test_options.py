@@ -91,17 +91,27 @@ def test_the_commands_that_hand_a_model_on(command: Command, tmp_path: Path) -> 
     assert 'model = load_model("me/tiny")' in card.read_text()
     code, out, _ = command("push", model, "me/tiny@v1", "--dry-run", "--card", card)
     assert (code, out.endswith("/me/tiny (private)\n"), "model.safetensors" in out) == (0, True, True)
+    layers, repository = "--layers takes whole numbers and commas, for example 6,12", "owner/name, or owner/name@tag"
     mistakes = {
         ("push", model, "me/tiny", "--card", tmp_path / "no.md"): f"--card {tmp_path / 'no.md'}: there is no such file",
-        ("push", model, "tiny", "--dry-run"): "'tiny' is no name of a repository: owner/name, or owner/name@tag",
+        ("push", model, "tiny", "--dry-run"): f"'tiny' is no name of a repository: {repository}",
         ("export", model, "x.onnx", "--dynamic", "time"): "--dynamic must be batch, got 'time'",
+        (
+            "card",
+            model,
+            "--out",
+            card,
+            "--name",
+            "a b",
+        ): f"'a b' is no name of a repository: {repository}",
+        ("convert", model, card): f"{card}: File exists",
         (
             "export",
             model,
             "x.onnx",
             "--layers",
-            "last",
-        ): "--layers takes numbers of blocks, for example 6,12; got 'last'",
+            "a",
+        ): f"{layers}; got 'a'",
         ("export", model, "x.onnx", "--int8", "no.csv"): "--int8 no.csv: there is no such manifest",
         ("export", model, "x.h5"): "cannot write 'x.h5': the ending must be .onnx or .pt2",
         ("convert", model, "x", "--format", "onnx"): "unknown format 'onnx', expected auto, transformers or tubelet",

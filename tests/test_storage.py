@@ -149,3 +149,11 @@ def test_a_missing_part_is_found(checkpoint: Path) -> None:
     else:
         checkpoint.unlink()
     assert storage.damage(checkpoint)
+
+
+def test_a_file_does_not_take_the_place_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    (tmp_path / "a.png" / "mine.txt").write_text("precious")
+    with pytest.raises(IsADirectoryError, match=r"a\.png"):
+        storage.write_text(tmp_path / "a.png", "new")
+    assert [each.name for each in tmp_path.rglob("*")] == ["a.png", "mine.txt"]

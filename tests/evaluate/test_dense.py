@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,23 @@ def test_names(tmp_path: Path) -> None:
         name_videos([Record(f"/a/{name}.mp4") for name in ("y", "y", "y-1")])
 
 
+def test_files_of_other_videos_are_not_taken_for_finished(model: MaskedModel, videos: Path, tmp_path: Path) -> None:
+    first, second = (videos.parent / f"{name}.mp4" for name in "01")
+    for folder, source in (("a", first), ("b", second)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source, tmp_path / folder / "x.mp4")
+    a, b = (str(tmp_path / folder / "x.mp4") for folder in "ab")
+    out = tmp_path / "features.v1"  # a directory, in spite of its name
+    out.mkdir()
+    extract_windows(model, name_videos([Record(a, start=0.0, end=0.5)]), out)
+    with pytest.raises(ValueError, match=r"features of .*a/x.mp4, not of .*b/x.mp4: change --out"):
+        extract_windows(model, name_videos([Record(b)]), out)
+    with pytest.raises(ValueError, match=r"a/x.mp4, of another segment, not of"):
+        extract_windows(model, name_videos([Record(a, start=0.5, end=1.0)]), out)
+    shutil.move(a, tmp_path / "x.mp4")  # what is gone has been moved
+    assert extract_windows(model, name_videos([Record(str(tmp_path / "x.mp4"), start=0.0, end=0.5)]), out) == []
+
+
 def test_command_line(model: MaskedModel, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pretrained(model, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
@@ -184,6 +202,7 @@ def test_command_line(model: MaskedModel, videos: Path, tmp_path: Path, monkeypa
         ((video, "--window", 4, "--out", "x.csv"), "the ending must be .npy, .safetensors, .arrow, or none"),
         ((video, "--window", 4, "--format", "csv", "--out", "x"), "format must be npy, safetensors, arrow, got 'csv'"),
         ((video, "--stride", 4, "--out", "x.safetensors"), "--stride is for windows: give --window, too"),
+        ((videos, "--pool", "tokens", "--out", "x.safetensors"), "--pool is for windows: give --window, too"),
         ((video, video, "--out", "x.safetensors"), "need one list of videos, got 2"),
     ]:
         code, output = run(*arguments)

@@ -65,6 +65,10 @@ def test_features_of_something_else_are_refused(encoder: Encoder, features: Path
     narrow.preprocess = Preprocess(stride=1)  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"\[6, 24\] of another kind, this model makes \[n,12\]"):
         find_neighbours(narrow, videos, video, features=features)
+    other = VideoViT(image_size=16, num_frames=4, patch_size=8, dim=24, depth=1, num_heads=2)
+    other.preprocess = Preprocess(stride=1)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="holds the features of another model"):
+        find_neighbours(other, videos, video, features=features)
     with pytest.raises(ValueError, match=r"shorter\.csv is no file of `tubelet features`"):
         find_neighbours(encoder, videos, video, features=shorter)
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):

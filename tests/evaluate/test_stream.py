@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ from tubelet.data.reader import Shrink, VideoError
 from tubelet.data.transforms import Preprocess
 from tubelet.encoders.vit import VideoViT
 from tubelet.evaluate.timeline import Segment, segments_above, timeline
+from tubelet.evaluate.timeline_files import draw_strip
 from tubelet.models.classifier import VideoClassifier
 from tubelet.weights.save import save_pretrained
 
@@ -173,6 +175,11 @@ def test_a_timeline_is_smoothed(model: VideoClassifier, videos: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("slow")
+def test_names_in_the_strip_are_no_formulas_and_none_is_missing(model: VideoClassifier, videos: Path) -> None:
+    found = replace(timeline(model, videos.parent / "0.mp4"), video="$_^$.mp4", labels=["_background", "$x^$", "5 $"])
+    assert draw_strip(found) != draw_strip(replace(found, labels=["_other", "$x^$", "5 $"]))
+
+
 def test_dropped_windows_are_named(model: VideoClassifier, address: str, tmp_path: Path) -> None:
     save_pretrained(model, tmp_path / "model")
     arguments = ["predict", str(tmp_path / "model"), address, "--live", "--stride", "2", "--topk", "1", "--json"]
@@ -217,6 +224,12 @@ def test_command_line(model: VideoClassifier, videos: Path, tmp_path: Path) -> N
         ((video, "--timeline", "--out", "x.gif"), "the ending must be .json, .csv or .png"),
         ((video, video, "--timeline", "--out", "x.png"), "'x.png' can show one video, got 2"),
         ((video, "--timeline", "--frame-stride", 0), "frame stride must be at least 1, got 0"),
+        ((video, "--timeline", "--fps", "nan"), "fps must be positive, got nan"),
+        ((video, "--smooth", 3), "--smooth has a meaning only with --timeline"),
+        ((video, "--live", "--smooth", 3), "--smooth has a meaning only with --timeline"),
+        ((video, "--timeline", "--topk", 0), "topk must be at least 1, got 0"),
+        ((video, "--live", "--topk", -1), "topk must be at least 1, got -1"),
+        ((video, "--labels", video), "is no text file of class names"),
     ]:
         code, output = run(*arguments)
         assert (code, message in output) == (2, True), output

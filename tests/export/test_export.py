@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tubelet.data.labels import Labels
 from tubelet.data.load_clip import load_clip
 from tubelet.data.transforms import Preprocess
 from tubelet.encoders.base import Encoder
@@ -57,7 +58,7 @@ def test_a_classifier_as_pt2(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(program(pixels), model(VIVIT.normalise(pixels)))
     about = json.loads(extra[runners.ABOUT])
-    assert about["labels"] == ["zero", "one", "two"]
+    assert (about["labels"], about["problem"]) == (["zero", "one", "two"], "single_label_classification")
     assert (about["input"], about["offset"], about["clip"]) == ("uint8 clip [B,C,T,H,W]", 1.0, [4, 32, 32])
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt2"]
 
@@ -82,6 +83,9 @@ def test_a_classifier_as_onnx(tmp_path: Path, videos: Path) -> None:
     assert json.loads(about)["labels"] == ["zero", "one", "two"]
     again = loss_of_accuracy(Exported(model), file, tmp_path / "small.onnx", videos)
     assert lines[1].startswith(again)
+    numbers = Exported(model)
+    numbers.model.labels = Labels("regression", 3)  # the largest of several numbers is no answer
+    assert "cosine with float" in loss_of_accuracy(numbers, file, tmp_path / "small.onnx", videos)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from tubelet.config.options import Model, Preprocess, Trust, settings
+from tubelet.config.options import Model, Preprocess, Trust, settings, whole_numbers
 
 
 def export(
@@ -42,10 +42,7 @@ def export(
     for name, value, known in (("--dynamic", dynamic, "batch"), ("--with-preprocess", with_preprocess, "uint8")):
         if value not in (None, known):
             raise ValueError(f"{name} must be {known}, got '{value}'")
-    try:
-        blocks = [int(number) for number in layers.split(",")] if layers else []
-    except ValueError:
-        raise ValueError(f"--layers takes numbers of blocks, for example 6,12; got '{layers}'") from None
+    blocks = whole_numbers("--layers", layers)
     if int8 is not None and not int8.is_file():
         raise ValueError(f"--int8 {int8}: there is no such manifest")
     from tubelet.export.write import export

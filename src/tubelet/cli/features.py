@@ -53,8 +53,12 @@ def features(
     if window is None:
         from tubelet.evaluate.features import extract_features
 
-        given = {"--stride": stride, "--frame-stride": frame_stride, "--fps": fps, "--layers": layers, "--shard": shard}
-        if meaningless := [name for name, value in given.items() if value is not None]:
+        given = {
+            "--stride": stride is not None, "--frame-stride": frame_stride is not None, "--fps": fps is not None,
+            "--layers": layers is not None, "--shard": shard is not None, "--pool": pool != "mean",
+            "--dtype": dtype != "float32", "--format": kind != "npy",
+        }  # fmt: skip
+        if meaningless := [name for name, value in given.items() if value]:
             raise ValueError(f"{meaningless[0]} is for windows: give --window, too")
         if len(videos) > 1:
             raise ValueError(f"features of whole videos need one list of videos, got {len(videos)}: or give --window")

@@ -54,16 +54,21 @@ def predict(
     video, or given window by window (--timeline, --live).
     """
     from tubelet.evaluate.device import on_device
-    from tubelet.evaluate.predict import name_classes
+    from tubelet.evaluate.predict import check_topk, name_classes
+    from tubelet.models.classifier import VideoClassifier
     from tubelet.weights.load import load_model
 
     windows = {"stride": stride, "frame_stride": frame_stride, "fps": fps}
-    _check_choice(timeline, live, len(videos), {**windows, "threshold": threshold, "out": out})
+    smoothed = None if smooth == 1 else smooth
+    _check_choice(timeline, live, len(videos), {**windows, "threshold": threshold, "out": out, "smooth": smoothed})
+    check_topk(topk)
     if timeline:
         from tubelet.evaluate.timeline_files import check_outputs
 
         check_outputs(out or [], len(videos))
     classifier = on_device(load_model(model, trust=trust or [], preprocess=settings(preprocess)), device)
+    if not isinstance(classifier, VideoClassifier):
+        raise ValueError(f"predict needs a classifier, {model} is a {type(classifier).__name__}")
     if labels is not None:
         name_classes(classifier, labels)
     if live:
@@ -79,9 +84,9 @@ def _check_choice(timeline: bool, live: bool, videos: int, given: dict[str, Any]
         raise ValueError("--timeline and --live cannot both be set")
     if live and videos > 1:
         raise ValueError(f"--live takes one source, got {videos}")
-    names = ["threshold", "out"] if live else [] if timeline else list(given)
+    names = ["threshold", "out", "smooth"] if live else [] if timeline else list(given)
     if meaningless := [name.replace("_", "-") for name in names if given[name] not in (None, [])]:
-        needed = "--timeline" if live or meaningless[0] in ("threshold", "out") else "--timeline or --live"
+        needed = "--timeline" if live or meaningless[0] in ("threshold", "out", "smooth") else "--timeline or --live"
         raise ValueError(f"--{meaningless[0]} has a meaning only with {needed}")
 
 

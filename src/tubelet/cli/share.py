@@ -67,7 +67,10 @@ def card(
     """Write a model card from what the run of a model knows: recipe, data, results and how they were measured,
     hardware, hours, how to load it."""
     from tubelet.report.card import card_of, write_card
+    from tubelet.weights.hub import parts_of
 
+    if name is not None:
+        parts_of(name)  # a wrong name is said before anything is loaded
     print(write_card(out, card_of(model, name, licence, test or [], trust=trust or [])))
 
 
@@ -86,13 +89,14 @@ def push(
 ) -> None:
     """Upload a model and its card to the Hugging Face hub, privately unless --public is given."""
     from tubelet.report.card import card_of
-    from tubelet.weights.hub import push
+    from tubelet.weights.hub import parts_of, push
     from tubelet.weights.load import load_model, read
 
     if card is not None and not card.is_file():
         raise ValueError(f"--card {card}: there is no such file")
+    repository, _ = parts_of(name)
     trusted = trust or []
-    text = card.read_text() if card else card_of(model, name.partition("@")[0], licence, test or [], trust=trusted)
+    text = _text_of(card) if card else card_of(model, repository, licence, test or [], trust=trusted)
     loaded = load_model(model, trust=trusted)
     address, sizes = push(
         loaded, name, text, masking=read(model).masking, public=public, keep_card=card is None, dry_run=dry_run
@@ -100,6 +104,13 @@ def push(
     for file, size in sizes.items():
         print(f"{size:>15,}  {file}")
     print(f"{text}\nwould go to {address} ({'public' if public else 'private'})" if dry_run else address)
+
+
+def _text_of(card: Path) -> str:
+    try:
+        return card.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--card {card} is no text: {error}") from error
 
 
 def models() -> None:

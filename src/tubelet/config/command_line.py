@@ -31,7 +31,8 @@ from tubelet.config.schema import ConfigError, settable, unknown_key
 from tubelet.config.stand_ins import parameters_by_path
 
 _OF_THE_DISK = {
-    getattr(errno, name) for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR"]
+    getattr(errno, name)
+    for name in ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOENT", "ENOTDIR", "EISDIR", "EEXIST"]
 }
 _explaining = False
 """Whether this runs within `user_errors`, and the user has not asked for tracebacks."""

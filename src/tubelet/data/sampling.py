@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from math import floor
+from math import floor, inf
 from typing import Literal, get_args
 
 import numpy as np
@@ -48,7 +48,7 @@ class Sampling:
                 raise ValueError(f"{name} must be {' or '.join(known)}, got {value!r}")
         if self.stride < 1:
             raise ValueError(f"stride must be at least 1, got {self.stride}")
-        if self.fps is not None and self.fps <= 0:
+        if self.fps is not None and not 0 < self.fps < inf:
             raise ValueError(f"fps must be positive, got {self.fps}")
 
     def draw(

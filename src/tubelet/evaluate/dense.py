@@ -4,7 +4,6 @@ that may hold windows of several videos. Every finished video is a file: an inte
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
@@ -29,9 +28,9 @@ from tubelet.data.windows import VideoWindows, Window, window_sampling
 from tubelet.data.worker import cores
 from tubelet.encoders.base import Encoder
 from tubelet.evaluate.device import on_device
-from tubelet.evaluate.feature_files import FORMATS, Rows, check_file, join_features, write_features
+from tubelet.evaluate.feature_files import FORMATS, Rows, check_file, join_features, read_info, write_features
 from tubelet.evaluate.feature_index import check_index, write_index
-from tubelet.evaluate.features import weight_bytes
+from tubelet.evaluate.features import stamp_of
 from tubelet.evaluate.window_features import Pool, WindowFeatures
 from tubelet.models.base import encoder_of
 
@@ -89,7 +88,7 @@ def extract_windows(
     out, settings = Path(out), settings or Windows()
     if batch_size < 1 or num_workers < 1:
         raise ValueError(f"batch size and number of workers must be at least 1, got {batch_size} and {num_workers}")
-    if single := bool(out.suffix):
+    if single := bool(out.suffix) and not out.is_dir():
         check_file(out)
         if out.suffix == ".npy" and len(videos) > 1:
             raise ValueError(f"{out} cannot hold {len(videos)} videos: give a directory, or .safetensors or .arrow")
@@ -118,23 +117,34 @@ class Extraction:
         self.shrink = preprocess.shrinker((encoder.grid.height, encoder.grid.width))
         self.stride = settings.stride or encoder.grid.frames
         self.features = WindowFeatures(encoder, preprocess, settings.layers, settings.pool, settings.dtype == "float16")
-        stamp = hashlib.blake2b(repr(preprocess).encode(), digest_size=8)
-        for chunk in weight_bytes(encoder):
-            stamp.update(chunk)
         self.about: dict[str, Any] = {
             "window": encoder.grid.frames, "stride": self.stride, "fps": self.sampling.fps,
             "frame_stride": None if self.sampling.fps else self.sampling.stride, "layers": list(settings.layers),
-            "pool": settings.pool, "dtype": settings.dtype, "model": stamp.hexdigest(),
+            "pool": settings.pool, "dtype": settings.dtype, "model": stamp_of(encoder, preprocess),
         }  # fmt: skip
 
     def unfinished(self, folder: Path, kind: str) -> list[str]:
-        """The names of the videos without a file. Raises ValueError if the folder is of other settings."""
+        """The names of the videos without a file. Raises ValueError if the folder is of other settings, or holds
+        another video under one of these names.
+        """
         self.folder, self.kind = folder, kind
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file: --out must be a directory, or end in .npy, .safetensors or .arrow")
         folder.mkdir(parents=True, exist_ok=True)
         check_index(folder, kind, self.about)
-        return [name for name in self.videos if not self.file(name).exists()]
+        return [name for name in self.videos if not self._is_finished(name)]
+
+    def _is_finished(self, name: str) -> bool:
+        file, record = self.file(name), self.videos[name]
+        if not file.exists():
+            return False
+        about = read_info(file)
+        another = about["video"] != record.path and os.path.exists(about["video"])  # if not: the videos were moved
+        segment = list(record.segment)
+        if another or about.get("segment", segment) != segment:
+            part = "" if another else ", of another segment"
+            raise ValueError(f"{file} holds features of {about['video']}{part}, not of {record.path}: change --out")
+        return True
 
     def file(self, name: str) -> Path:
         return self.folder / f"{name}.{self.kind}"
@@ -183,7 +193,8 @@ class Extraction:
     def _write_complete(self, begun: dict[int, _Output], names: list[str], sources: list[VideoWindows]) -> None:
         for job in [job for job, output in begun.items() if output.ended and not output.waiting]:
             source = sources[job]
-            about = {"video": source.record.path, **_length(source, self.sampling.fps), "settings": self.about}
+            record, length = source.record, _length(source, self.sampling.fps)
+            about = {"video": record.path, "segment": record.segment, **length, "settings": self.about}
             write_features(self.file(names[job]), begun.pop(job).columns(), about)
 
 

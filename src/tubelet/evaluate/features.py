@@ -47,11 +47,14 @@ def extract_features(
 
     The file holds `features` [n,D] float32, the mean token of the clip in the middle of each video; with `per_token`
     all tokens [n,prefix+N,D] float16. It also holds `label` int64 [n], -1 where there is none, and the metadata `paths`
-    (JSON). Raises VideoError for a video that cannot be read, ValueError if the folder holds parts of other work.
+    (JSON) and `model` (`stamp_of`). Raises VideoError for a video that cannot be read, ValueError if the folder holds
+    parts of other work.
     """
     out = Path(out)
     if out.suffix != ".safetensors":
         raise ValueError(f"cannot write '{out}': the ending must be .safetensors")
+    if batch_size < 1 or num_workers < 0:
+        raise ValueError(f"batch size must be at least 1, workers at least 0, got {batch_size} and {num_workers}")
     encoder = on_device(encoder_of(model), device).eval()
     videos = Manifest.read(manifest)
     preprocess = model.preprocess
@@ -74,7 +77,8 @@ def extract_features(
             labels.clear()
     whole = [load_file(part) for part in sorted(parts.glob("*.safetensors"))]
     joined = {name: torch.cat([part[name] for part in whole]) for name in whole[0]}
-    _save(joined, out, {"paths": json.dumps([videos.record(i).path for i in range(len(videos))])})
+    paths = json.dumps([videos.record(i).path for i in range(len(videos))])
+    _save(joined, out, {"paths": paths, "model": stamp_of(encoder, preprocess)})
     shutil.rmtree(parts)
     return out
 
@@ -102,6 +106,14 @@ def _parts_folder(out: Path, encoder: Encoder, videos: Manifest, per_token: bool
 def _bytes_of(encoder: Encoder, videos: Manifest) -> Iterator[bytes]:
     yield "\n".join(map(str, videos.table["path"].to_pylist())).encode()
     yield from weight_bytes(encoder)
+
+
+def stamp_of(encoder: Encoder, preprocess: Any) -> str:
+    """A hash of the weights and of how pixels are prepared for them."""
+    stamp = hashlib.blake2b(repr(preprocess).encode(), digest_size=8)
+    for chunk in weight_bytes(encoder):
+        stamp.update(chunk)
+    return stamp.hexdigest()
 
 
 def weight_bytes(encoder: Encoder) -> Iterator[bytes]:

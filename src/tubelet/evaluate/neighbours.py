@@ -9,15 +9,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tubelet.data.dataset import EvaluationVideos
 from tubelet.data.load_clip import load_clip
 from tubelet.data.manifest import Manifest
-from tubelet.encoders.base import Encoder
 from tubelet.evaluate.device import device_of
-from tubelet.evaluate.features import extract_features, read_features
+from tubelet.evaluate.features import extract_features, read_features, stamp_of
 from tubelet.evaluate.knn import comparable, pooled_features
 from tubelet.evaluate.pictures import check_picture, save_videos
 from tubelet.models.base import encoder_of
@@ -68,9 +67,9 @@ def find_neighbours(
         with TemporaryDirectory() as directory:
             bank = _read(extract_features(
                 model, manifest, Path(directory) / "f.safetensors", num_workers=num_workers, device=device_of(encoder)
-            ), records, encoder)  # fmt: skip
+            ), records, model)  # fmt: skip
     else:
-        bank = _read(features, records, encoder)
+        bank = _read(features, records, model)
     bank, query = comparable(bank[others], query)
     cosines, nearest = (query @ bank.T)[0].topk(min(k, len(others)))
     names = videos.class_names()
@@ -82,10 +81,13 @@ def find_neighbours(
     return found
 
 
-def _read(path: str | Path, records: list[Any], encoder: Encoder) -> Tensor:
-    """The features [n,D] of a file, which must be those of these records and of such an encoder."""
+def _read(path: str | Path, records: list[Any], model: Any) -> Tensor:
+    """The features [n,D] of a file, which must be those of these records and of this model."""
+    encoder = encoder_of(model)
     try:
         features, _, paths = read_features(path)
+        with safe_open(path, "pt") as file:
+            stamp = file.metadata().get("model")  # files of earlier versions have none
     except (SafetensorError, FileNotFoundError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no file of `tubelet features`: {error}") from error
     if [str(record.path) for record in records] != paths:
@@ -95,6 +97,8 @@ def _read(path: str | Path, records: list[Any], encoder: Encoder) -> Tensor:
             f"{path} holds features {list(features.shape)} of another kind, this model makes [n,{encoder.dim}] "
             "(without --per-token)"
         )
+    if stamp not in (None, stamp_of(encoder, model.preprocess)):
+        raise ValueError(f"{path} holds the features of another model, or of pixels that were prepared otherwise")
     return features.float()
 
 

@@ -47,10 +47,13 @@ def save_videos(
 
 
 def check_picture(path: str | Path) -> Path:
-    """`path`, as a Path. Raises ValueError if it does not end in .png, .gif or .mp4."""
+    """`path`, as a Path. Raises ValueError for an ending that is not .png, .gif or .mp4, IsADirectoryError for a
+    directory.
+    """
     path = Path(path)
     if path.suffix not in (".png", ".gif", ".mp4"):
         raise ValueError(f"cannot write '{path}': the ending must be .png, .gif or .mp4")
+    storage.keep_directory(path)
     return path
 
 

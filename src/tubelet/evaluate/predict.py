@@ -33,8 +33,7 @@ def predict(
     """
     if not isinstance(model, VideoClassifier):
         raise ValueError(f"predict needs a classifier, got a {type(model).__name__}")
-    if topk < 1:
-        raise ValueError(f"topk must be at least 1, got {topk}")
+    check_topk(topk)
     grid, preprocess = model.grid, model.preprocess
 
     sampling = preprocess.frames(stride)
@@ -58,6 +57,11 @@ def predict(
     return ranked(total / (clips * crops), class_names(model), topk, model.problem)
 
 
+def check_topk(topk: int) -> None:
+    if topk < 1:
+        raise ValueError(f"topk must be at least 1, got {topk}")
+
+
 def class_names(model: VideoClassifier) -> list[str]:
     """In the order of the scores; a class without a name gets its number."""
     names = model.id2label or {}
@@ -72,10 +76,13 @@ def ranked(scores: Tensor, names: list[str], topk: int, problem: Problem = ONE_C
 
 
 def name_classes(model: VideoClassifier, path: str | PathLike[str]) -> None:
-    """Set the class names of a classifier from a file with one name per line. Raises ValueError if their number is not
-    the number of classes.
+    """Set the class names of a classifier from a file with one name per line. Raises ValueError if it is no text, or
+    if their number is not the number of classes.
     """
-    names = Path(path).read_text(encoding="utf-8").splitlines()
+    try:
+        names = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file of class names: {error}") from error
     if len(names) != model.num_classes:
         raise ValueError(f"{path} names {len(names)} classes, the model has {model.num_classes}")
     model.id2label = dict(enumerate(names))

@@ -14,12 +14,15 @@ _WIDTH, _SHOWN = 12, 12  # width in inches; pictures above the curves
 
 
 def check_outputs(paths: Sequence[Path], videos: int) -> None:
-    """Raises ValueError for an ending that `write_timelines` does not know, or a picture of several videos."""
+    """Raises ValueError for an ending that `write_timelines` does not know, or a picture of several videos.
+    IsADirectoryError for a directory.
+    """
     for path in paths:
         if path.suffix not in (".json", ".csv", ".png"):
             raise ValueError(f"cannot write '{path}': the ending must be .json, .csv or .png")
         if path.suffix == ".png" and videos > 1:
             raise ValueError(f"'{path}' can show one video, got {videos}")
+        storage.keep_directory(path)
 
 
 def write_timelines(timelines: Sequence[Timeline], path: Path, topk: int) -> None:
@@ -49,7 +52,8 @@ def draw_strip(found: Timeline, topk: int = 5) -> bytes:
     colours = matplotlib.colormaps["tab10"]
     for place, number in enumerate(best):
         label, colour = found.labels[number], colours(place % 10)
-        below.plot(middles, found.scores[:, number].tolist(), "o-", color=colour, label=label, markersize=3)
+        named = f" {label}"  # a name that begins with _ would be left out
+        below.plot(middles, found.scores[:, number].tolist(), "o-", color=colour, label=named, markersize=3)
         for segment in found.segments:
             if segment.label == label:
                 below.axvspan(segment.start, segment.end, ymin=0, ymax=0.03, color=colour)
@@ -59,8 +63,9 @@ def draw_strip(found: Timeline, topk: int = 5) -> bytes:
     if not found.numbers:
         below.set_ylim(0, 1)
     below.grid(alpha=0.3)
-    figure.legend(loc="outside right center", fontsize="small")
-    figure.suptitle(found.video, fontsize="medium")
+    texts = figure.legend(loc="outside right center", fontsize="small").get_texts()
+    for text in [*texts, figure.suptitle(found.video, fontsize="medium")]:
+        text.set_parse_math(False)  # names with $ are no formulas
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
     return picture.getvalue()

@@ -85,9 +85,11 @@ class Exported(nn.Module):
             "scale": preprocess.scale,
             "offset": preprocess.offset,
             "short_side": preprocess.short_side,
+            "interpolation": preprocess.interpolation,
             "size": None if preprocess.size is None else list(preprocess.size),
             "sampling": preprocess.sampling,
             "stride": preprocess.stride,
             "fps": preprocess.fps,
+            "problem": self.model.problem if self.output == "logits" else None,
             "labels": None if self.labels is None else [self.labels[i] for i in sorted(self.labels)],
         }

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tubelet.data.dataset import EvaluationVideos
-from tubelet.data.manifest import Manifest
+from tubelet.data.manifest import ONE_CLASS, Manifest
 from tubelet.export.function import Exported
 from tubelet.export.runners import ABOUT, Runner, run_onnx
 from tubelet.models.base import encoder_of
@@ -38,7 +38,7 @@ def loss_of_accuracy(function: Exported, before: Path, after: Path, manifest: Pa
     Raises VideoError for a video that cannot be read.
     """
     first, second, labels = _outputs(function, run_onnx(before), run_onnx(after), manifest)
-    if function.output == "logits" and first.shape[1] > 1:
+    if function.output == "logits" and function.model.problem == ONE_CLASS:
         same = (first.argmax(1) == second.argmax(1)).float().mean()
         known = labels >= 0
         if known.any():

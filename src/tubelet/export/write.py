@@ -47,6 +47,7 @@ def export(
         raise ValueError(f"8-bit weights are written as an .onnx, and without half; got {path.suffix}, half={half}")
     if path.suffix == ".onnx":
         require_onnx()
+    storage.keep_directory(path)
     reference = Exported(model, output, layers, pool, uint8)
     function = Exported(model, output, layers, pool, uint8, half=True) if half else reference
     folder = storage.part(path)

@@ -28,7 +28,8 @@ from tubelet.weights.save import files_of
 _RECIPE = {
     "experiment": "name", "method": "method._target_", "encoder": "encoder._target_", "decoder": "decoder._target_",
     "target": "target._target_", "masking": "masking._target_", "mask ratio": "masking.ratio",
-    "weight decay": "optim.weight_decay", "layer decay": "optim.layer_decay", "drop path": "encoder.drop_path",
+    "rank of the adapters": "method.rank", "frozen blocks": "method.freeze", "weight decay": "optim.weight_decay",
+    "layer decay": "optim.layer_decay", "drop path": "encoder.drop_path",
     "precision": "trainer.precision", "seed": "seed",
 }  # fmt: skip
 _OF_MASKED = ("decoder", "target", "masking", "mask ratio")
@@ -177,7 +178,8 @@ def _loading(model: Any, name: str, trust: Collection[str]) -> str:
 
 def _input(model: Any) -> str:
     grid, preprocess = encoder_of(model).grid, model.preprocess
-    sampling = {"dense": f"every {preprocess.stride}th frame", "segments": "one frame of each of equal parts"}
+    dense = "one after the other" if preprocess.stride == 1 else f"one out of {preprocess.stride} of the file"
+    sampling = {"dense": dense, "segments": "one frame of each of equal parts"}
     frames = f"{preprocess.fps:g} frames per second" if preprocess.fps else sampling.get(preprocess.sampling, "")
     mean, std = ([round(x, 4) for x in numbers] for numbers in (preprocess.mean, preprocess.std))
     return (

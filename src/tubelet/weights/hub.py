@@ -37,7 +37,7 @@ def push(
     Returns the address of the commit (in a dry run, of the repository), and the size in bytes of each file. Raises
     ValueError if the name is none, if nobody is logged in, or if the hub refuses.
     """
-    repository, tag = _parts(name)
+    repository, tag = parts_of(name)
     with TemporaryDirectory() as folder:
         save_pretrained(model, folder, masking=masking)
         write_text(Path(folder) / CARD, card)
@@ -82,7 +82,8 @@ def _upload(folder: Path, repository: str, tag: str | None, public: bool, keep_c
     return str(commit.commit_url)
 
 
-def _parts(name: str) -> tuple[str, str | None]:
+def parts_of(name: str) -> tuple[str, str | None]:
+    """`owner/name@tag` -> (owner/name, tag), `owner/name` -> (owner/name, None). Raises ValueError for other names."""
     found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?", name)
     if found is None:
         raise ValueError(f"'{name}' is no name of a repository: owner/name, or owner/name@tag")
