@@ -79,3 +79,18 @@ def test_a_table_over_the_seeds(grid: list[Run]) -> None:
 def test_nothing_to_answer(grid: list[Run]) -> None:
     assert headline(grid[:2]) == ([], [])  # two seeds
     assert headline([run(one.config, {"val/loss": 0.1}, finished=False) for one in grid]) == ([], [])
+
+
+def test_a_result_that_is_no_number_is_in_the_table_and_not_in_the_chart(grid: list[Run]) -> None:
+    for one in grid[:3]:
+        one.summary["knn/top1"] = float("nan")
+    (chart,), (found,) = headline(grid)
+    assert [series.dots for series in chart.series] == [
+        [(0.75, 0.85)],
+        [(0.5, 0.5), (0.5, 0.6), (0.75, 0.75), (0.75, 0.85)],
+    ]
+    assert found.rows["tube"] == [None, 0.85]
+    assert summary(grid)[1] == ["tube", "0.5", "2", "nan ± nan"]
+    for one in grid:
+        one.summary["knn/top1"] = float("inf")
+    assert headline(grid) == ([], [])

@@ -4,6 +4,7 @@ or a paper: markdown or LaTeX.
 
 from __future__ import annotations
 
+from math import isfinite, nan
 from statistics import mean, stdev
 
 from tubelet.report.headline import has, results
@@ -41,7 +42,8 @@ def _cell(runs: list[Run], name: str) -> str:
     values = [run.summary[name] for run in runs if has(run, name)]
     if len(values) < 2:
         return f"{values[0]:.3f}" if values else "–"
-    return f"{mean(values):.3f} ± {stdev(values):.3f}"
+    spread = stdev(values) if all(map(isfinite, values)) else nan
+    return f"{mean(values):.3f} ± {spread:.3f}"
 
 
 def _escaped(text: str) -> str:
