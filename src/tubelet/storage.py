@@ -8,6 +8,7 @@ a directory that all ranks write together; it gets a list of checksums (`seal`).
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -39,8 +40,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 def replacing(path: Path, concurrent: bool = False) -> Iterator[Path]:
     """Yields a temporary name to write to. At the end of the block it is renamed to `path`. If the block fails, the
     temporary file is removed, and what was at `path` stays. `concurrent`: several processes may write `path` at once;
-    each then has its own temporary name, and the last one wins.
+    each then has its own temporary name, and the last one wins. Raises IsADirectoryError if `path` is a directory,
+    because all that is in it would be lost.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}") if concurrent else part(path)
     try:
         yield temporary
