@@ -94,3 +94,12 @@ def test_a_result_that_is_no_number_is_in_the_table_and_not_in_the_chart(grid: l
     for one in grid:
         one.summary["knn/top1"] = float("inf")
     assert headline(grid) == ([], [])
+
+
+def test_values_that_mean_something_to_markdown_or_latex() -> None:
+    table = [["optim.betas", "runs"], ["[0.9, 0.95]", "1"], [r"a|b\c_{d}$^~", "1"]]
+    assert markdown(table).splitlines()[-1] == r"| a\|b\c_{d}$^~ | 1 |"
+    assert latex(table).splitlines()[4:6] == [
+        r"{[}0.9, 0.95] & 1 \\",
+        r"a|b\textbackslash{}c\_\{d\}\$\textasciicircum{}\textasciitilde{} & 1 \\",
+    ]

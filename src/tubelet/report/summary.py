@@ -14,6 +14,15 @@ Table = list[list[str]]
 """Rows of equal length; the first one names the columns."""
 
 
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "_%#&${}"},
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+        "[": "{[}",  # at the start of a row it would be an argument of the line break before it
+    }
+)  # fmt: skip
+
+
 def summary(runs: list[Run]) -> Table:
     """One row per setting of the swept keys. Empty if nothing was swept, or no run has ended."""
     keys, names = swept_keys(runs), results(runs)
@@ -27,7 +36,8 @@ def summary(runs: list[Run]) -> Table:
 
 
 def markdown(table: Table) -> str:
-    head, *rows = (f"| {' | '.join(row)} |" for row in table)
+    escaped = ([cell.replace("|", r"\|") for cell in row] for row in table)
+    head, *rows = (f"| {' | '.join(row)} |" for row in escaped)
     return "\n".join([head, "|---" * len(table[0]) + "|", *rows]) + "\n"
 
 
@@ -47,6 +57,4 @@ def _cell(runs: list[Run], name: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    for character in "_%#&":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("±", r"$\pm$").replace("–", "--")
+    return text.translate(_LATEX)
