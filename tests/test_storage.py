@@ -66,6 +66,14 @@ def test_the_old_or_the_new_is_there_whenever_it_ends(
     assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_a_file_does_not_replace_a_directory(tmp_path: Path) -> None:
+    fill(tmp_path / "x.png", "mine", "directory")
+    with pytest.raises(IsADirectoryError, match=r"x\.png"):
+        storage.write_text(tmp_path / "x.png", "new")
+    assert read(tmp_path / "x.png") == "mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["x.png"]
+
+
 def test_what_was_written_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     monkeypatch.setattr(storage, "flush", lambda path: seen.append(path.name))
@@ -149,11 +157,3 @@ def test_a_missing_part_is_found(checkpoint: Path) -> None:
     else:
         checkpoint.unlink()
     assert storage.damage(checkpoint)
-
-
-def test_a_file_does_not_take_the_place_of_a_directory(tmp_path: Path) -> None:
-    (tmp_path / "a.png").mkdir()
-    (tmp_path / "a.png" / "mine.txt").write_text("precious")
-    with pytest.raises(IsADirectoryError, match=r"a\.png"):
-        storage.write_text(tmp_path / "a.png", "new")
-    assert [each.name for each in tmp_path.rglob("*")] == ["a.png", "mine.txt"]

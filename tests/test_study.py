@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import tubelet
 from tubelet import study
@@ -60,6 +60,16 @@ def test_the_name_of_a_point_has_what_makes_it_another_one() -> None:
     overrides = ["experiment=x", "seed=0", "masking=tube", "+data.train=a/b.csv", "sweep.probes=[knn]", "logger=none"]
     assert point(overrides) == "data.train-a-b.csv_masking-tube_seed-0"
     assert point(["experiment=x"]) == "point"
+
+
+def test_the_name_of_a_point_fits_a_file_system() -> None:
+    def name(override: str) -> str:
+        return str(OmegaConf.create({"task": [override], "name": "${point:${task}}"}).name)
+
+    assert name("data.train=" + "a" * 230) == "data.train-" + "a" * 230
+    long = [name("data.train=" + "é" * 230 + str(i)) for i in range(2)]
+    assert long[0] != long[1]
+    assert max(len(each.encode()) for each in long) <= 255
 
 
 def test_training_from_python_knows_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,12 @@ def test_one_graph(make, checkpointing):
     torch._dynamo.reset()
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2.0, float("nan")])
+def test_a_drop_path_that_is_no_rate(rate: float) -> None:
+    with pytest.raises(ValueError, match=rf"drop_path must lie in \[0, 1\), got {rate}"):
+        ENCODERS["vit"](drop_path=rate)
+
+
 def test_drop_path_drops_whole_branches_and_keeps_the_mean():
     torch.manual_seed(0)
     dropped = DropPath(0.25).train()(torch.ones(4000, 2, 3))

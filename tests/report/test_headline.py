@@ -79,3 +79,27 @@ def test_a_table_over_the_seeds(grid: list[Run]) -> None:
 def test_nothing_to_answer(grid: list[Run]) -> None:
     assert headline(grid[:2]) == ([], [])  # two seeds
     assert headline([run(one.config, {"val/loss": 0.1}, finished=False) for one in grid]) == ([], [])
+
+
+def test_a_result_that_is_no_number_is_in_the_table_and_not_in_the_chart(grid: list[Run]) -> None:
+    for one in grid[:3]:
+        one.summary["knn/top1"] = float("nan")
+    (chart,), (found,) = headline(grid)
+    assert [series.dots for series in chart.series] == [
+        [(0.75, 0.85)],
+        [(0.5, 0.5), (0.5, 0.6), (0.75, 0.75), (0.75, 0.85)],
+    ]
+    assert found.rows["tube"] == [None, 0.85]
+    assert summary(grid)[1] == ["tube", "0.5", "2", "nan ± nan"]
+    for one in grid:
+        one.summary["knn/top1"] = float("inf")
+    assert headline(grid) == ([], [])
+
+
+def test_values_that_mean_something_to_markdown_or_latex() -> None:
+    table = [["optim.betas", "runs"], ["[0.9, 0.95]", "1"], [r"a|b\c_{d}$^~", "1"]]
+    assert markdown(table).splitlines()[-1] == r"| a\|b\c_{d}$^~ | 1 |"
+    assert latex(table).splitlines()[4:6] == [
+        r"{[}0.9, 0.95] & 1 \\",
+        r"a|b\textbackslash{}c\_\{d\}\$\textasciicircum{}\textasciitilde{} & 1 \\",
+    ]

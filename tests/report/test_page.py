@@ -115,3 +115,12 @@ def test_what_cannot_be_written(folder: Path, out: str, message: str) -> None:
 def test_no_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run directory"):
         report(tmp_path / "nowhere")
+
+
+def test_runs_of_several_weights_keep_their_links(tmp_path: Path) -> None:
+    for i in range(2):
+        make_run(tmp_path / str(i), 0.5, encoder=f"vit\nweights: <b>{i}</b>")
+        (tmp_path / str(i) / "checkpoints" / "last.ckpt").touch()
+    text = report(tmp_path).read_text()
+    assert text.count("<td>&lt;b&gt;1&lt;/b&gt;</td>") == 2  # in the table of means, too
+    assert '<td><a href="1/checkpoints/last.ckpt">last</a></td>' in text

@@ -102,3 +102,28 @@ def test_a_sweep_goes_on_after_a_job_that_fails_and_says_why(
     states = [row["state"] for row in csv.DictReader(table.open())]
     assert [state.partition(":")[0] for state in states] == ["finished", "failed", "finished"]
     assert "weights.pth is empty" in states[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("config.yaml", "a: [1\n"),
+        ("config.yaml", "- a\n"),
+        ("metrics.csv", "step,val/loss\n1,x\n"),
+        ("metrics.csv", "epoch,val/loss\n1,0.5\n"),
+        ("metrics.csv", "step,val/loss\n1,0.5,0.6\n"),
+        ("metrics.csv", "\x00\udcff\n"),
+        ("summary.json", ""),
+        ("summary.json", "[1]"),
+        ("probes/knn/summary.json", "{"),
+    ],
+)
+def test_a_run_with_a_damaged_file_hides_no_other(folder: Path, file: str, text: str) -> None:
+    damaged = folder / "0" / file
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_bytes(text.encode(errors="surrogateescape"))
+    write_csv(find_runs(folder), folder / "x.csv")
+    first, *others = table(folder / "x.csv")
+    assert first["state"].startswith(f"failed: {damaged} is ")
+    assert [row["masking.ratio"] for row in others] == ["0.75", "0.6", "0.9"]
+    assert "seed" not in first

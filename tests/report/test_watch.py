@@ -40,6 +40,20 @@ def test_only_the_page_is_served_and_only_with_the_secret(folder: Path) -> None:
         server.shutdown()
 
 
+def test_runs_that_are_gone_for_a_while(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Watch(folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"{server.address}page"
+        folder.rename(folder.with_name("moved"))
+        with pytest.raises(urllib.error.HTTPError, match="503") as found:
+            urllib.request.urlopen(address, timeout=20)
+        assert found.value.read().decode() == f"{folder}: no run directory in it"
+        folder.with_name("moved").rename(folder)
+        assert b"1 unfinished" in urllib.request.urlopen(address, timeout=20).read()
+        server.shutdown()
+    assert capfd.readouterr().err == ""
+
+
 def test_what_cannot_be_served(folder: Path, tmp_path: Path) -> None:
     with Watch(folder) as server, pytest.raises(ValueError, match=f"--port {server.server_port}: .*in use"):
         Watch(folder, server.server_port)

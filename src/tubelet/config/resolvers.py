@@ -5,6 +5,7 @@ are manifests read, which takes pyarrow. And `${point:...}`, the name of a point
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,15 @@ def point(overrides: Iterable[str]) -> str:
     return "_".join(re.sub(r"[^\w.-]+", "-", override).strip("-") for override in named) or "point"
 
 
-OmegaConf.register_new_resolver("point", point, replace=True)
+def directory_name(name: str) -> str:
+    """`name`, or, if it is too long for a file system, its beginning and a checksum of all of it."""
+    data = name.encode()
+    if len(data) <= 255:
+        return name
+    return f"{data[:240].decode(errors='ignore')}_{zlib.crc32(data):08x}"
+
+
+OmegaConf.register_new_resolver("point", lambda overrides: directory_name(point(overrides)), replace=True)
 OmegaConf.register_new_resolver("scene_classes", scene_classes, replace=True)
 OmegaConf.register_new_resolver("problem", problem, replace=True)
 OmegaConf.register_new_resolver("classes", classes, replace=True)

@@ -31,7 +31,11 @@ def sides(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """The drop path rate of each block, rising linearly from 0 at the first to `last` at the last."""
+    """The drop path rate of each block, rising linearly from 0 at the first to `last` at the last. Raises ValueError if
+    `last` is no probability below 1.
+    """
+    if not 0.0 <= last < 1.0:
+        raise ValueError(f"drop_path must lie in [0, 1), got {last}")
     return [last * i / max(depth - 1, 1) for i in range(depth)]
 
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 
 def read_metrics(path: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """metric -> [(step, value)], as far as they were logged."""
+    """metric -> [(step, value)], as far as they were logged. Raises ValueError if the file holds anything else."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    for row in read_rows(Path(path)):
-        for name, value in row.items():
-            curve = curves.setdefault(name, [])
-            if value and name != "step":
-                curve.append((int(row["step"]), float(value)))
+    try:
+        for row in read_rows(Path(path)):
+            for name, value in row.items():
+                curve = curves.setdefault(name, [])
+                if value and name != "step":
+                    curve.append((int(row["step"]), float(value)))
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     return curves
 
 

@@ -7,6 +7,7 @@ import logging
 import netrc
 import os
 import secrets
+import shlex
 import ssl
 import sys
 import urllib.error
@@ -112,7 +113,7 @@ class RunLogger(WandbLogger):
     def sync_command(self) -> str | None:
         """The command that uploads an offline run, all parts of it if it was resumed; None if it is online."""
         folder = Path(self.arguments["dir"]) / "wandb"
-        return f"wandb sync {folder}/offline-run-*" if any(folder.glob("offline-run-*")) else None
+        return f"wandb sync {shlex.quote(str(folder))}/offline-run-*" if any(folder.glob("offline-run-*")) else None
 
     def add_to_summary(self, values: dict[str, Any]) -> None:
         """Set values of the summary. W&B replaces the whole summary of a run that is opened again, so give it all."""

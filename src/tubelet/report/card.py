@@ -17,7 +17,7 @@ from tubelet.models.base import encoder_of
 from tubelet.models.classifier import VideoClassifier
 from tubelet.models.masked import MaskedModel
 from tubelet.report.protocol import Result, data_name, hours, results
-from tubelet.report.table import Run, find_runs
+from tubelet.report.table import Run, read_run
 from tubelet.runtime.facts import read_facts
 from tubelet.storage import write_text
 from tubelet.weights.find import find
@@ -89,14 +89,14 @@ def _run_of(path: Path) -> Run | None:
     """The run that the weights are of, if its directory is there."""
     for directory in (path, path.parent.parent):
         if (directory / "config.yaml").is_file() and (directory / "checkpoints").is_dir():
-            return find_runs(directory)[0]
+            return read_run(directory, directory.name)
     return None
 
 
 def _test_of(directory: Path, path: str | Path) -> Run:
     if not (directory / "config.yaml").is_file():
         raise ValueError(f"{directory} is no run directory: give that of a run with stage=test")
-    run = find_runs(directory)[0]
+    run = read_run(directory, directory.name)
     if run.config.get("stage") != "test" or not run.finished:
         raise ValueError(f"{directory} is no finished run with stage=test")
     tested = str(run.config.get("weights"))

@@ -4,6 +4,7 @@ run (the seeds), the mean and its standard deviation; and for two keys a map of 
 
 from __future__ import annotations
 
+from math import isfinite
 from statistics import mean, stdev
 from typing import Any
 
@@ -27,8 +28,8 @@ def headline(runs: list[Run]) -> tuple[list[Chart], list[Map]]:
         return [], []
     x = _across(runs, keys)
     ends = {name: _ends(runs, name, x, [key for key in keys if key != x]) for name in names}
-    charts = [_chart(each, x, name) for name, each in ends.items()]
-    maps = [_map(each, x, name) for name, each in ends.items()] if len(keys) == 2 else []
+    charts = [_chart(each, x, name) for name, each in ends.items() if each]
+    maps = [_map(each, x, name) for name, each in ends.items() if each] if len(keys) == 2 else []
     return charts, [each for each in maps if _is_grid(each)]
 
 
@@ -61,10 +62,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _ends(runs: list[Run], name: str, x: str, others: list[str]) -> Ends:
-    """The results `name` of all runs that have it."""
+    """The results `name` of all runs that have it, as far as they can be drawn."""
     ends: Ends = {}
     for run in runs:
-        if has(run, name):
+        if has(run, name) and isfinite(run.summary[name]):
             label = ", ".join(short_value(key, run.config.get(key)) for key in others) or name
             place = run.config[x] if _is_number(run.config.get(x)) else short_value(x, run.config.get(x))
             ends.setdefault(label, {}).setdefault(place, []).append(run.summary[name])

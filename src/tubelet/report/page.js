@@ -51,7 +51,11 @@ async function follow(seconds) {
     await new Promise(resolve => setTimeout(resolve, 1000 * seconds))
     const state = document.getElementById("following")
     try {
-      const text = await (await fetch("page")).text()
+      const answer = await fetch("page"), text = await answer.text()
+      if (!answer.ok) {
+        state.textContent = answer.status === 503 ? text : "the server has stopped"
+        continue
+      }
       state.textContent = `following, ${new Date().toLocaleTimeString()}`
       if (text === before) continue
       before = text

@@ -21,8 +21,10 @@ from tubelet.storage import write_bytes, write_text
 
 Embed = Callable[[bytes], str]
 """A picture -> the address at which the page finds it."""
-LINK = "weights"
-"""The column with links to the checkpoints of a run."""
+
+
+class _Markup(str):
+    """HTML already, which must not be escaped."""
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
@@ -95,7 +97,7 @@ def _section(runs: list[Run], beside: Path, embed: Embed) -> Iterator[str]:
         yield from _table([dict(zip(head, line, strict=True)) for line in lines])
         yield "<h3>Every run</h3>"
     yield from _table(
-        [{"run": run.name, LINK: _links(run, beside)} | row for run, row in zip(runs, rows(runs), strict=True)]
+        [{"run": run.name, "checkpoints": _links(run, beside)} | row for run, row in zip(runs, rows(runs), strict=True)]
     )
     yield from _failures(runs)
     if curves := curve_charts(runs):
@@ -117,7 +119,9 @@ def _failures(runs: list[Run]) -> Iterator[str]:
         yield "<h3>Failed</h3>"
     for run in failed:
         texts = [
-            path.read_text() for path in [run.path / ERROR, *sorted(run.path.glob(f"*/*/{ERROR}"))] if path.exists()
+            path.read_text(errors="replace")
+            for path in [run.path / ERROR, *sorted(run.path.glob(f"*/*/{ERROR}"))]
+            if path.exists()
         ]
         summary = f"<summary>{escape(run.name)}: {escape(run.error or '')}</summary>"
         yield f"<details>{summary}<pre>{escape(chr(10).join(texts))}</pre></details>"
@@ -183,7 +187,7 @@ def _table(table: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _cell(name: str, value: Any) -> str:
-    if name == LINK:
+    if isinstance(value, _Markup):
         return f"<td>{value}</td>"
     text = escape(f"{value:.4g}" if isinstance(value, float) else str(value))
     if name == "state":
@@ -191,9 +195,9 @@ def _cell(name: str, value: Any) -> str:
     return f"<td>{text}</td>"
 
 
-def _links(run: Run, beside: Path) -> str:
+def _links(run: Run, beside: Path) -> _Markup:
     links = ((path.stem, quote(os.path.relpath(path, beside))) for path in checkpoints(run))
-    return " ".join(f'<a href="{address}">{name}</a>' for name, address in links)
+    return _Markup(" ".join(f'<a href="{address}">{name}</a>' for name, address in links))
 
 
 def _file(name: str) -> str:

@@ -4,6 +4,7 @@ or a paper: markdown or LaTeX.
 
 from __future__ import annotations
 
+from math import isfinite, nan
 from statistics import mean, stdev
 
 from tubelet.report.headline import has, results
@@ -11,6 +12,15 @@ from tubelet.report.table import Run, short_key, short_value, swept_keys
 
 Table = list[list[str]]
 """Rows of equal length; the first one names the columns."""
+
+
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "_%#&${}"},
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+        "[": "{[}",  # at the start of a row it would be an argument of the line break before it
+    }
+)  # fmt: skip
 
 
 def summary(runs: list[Run]) -> Table:
@@ -26,7 +36,8 @@ def summary(runs: list[Run]) -> Table:
 
 
 def markdown(table: Table) -> str:
-    head, *rows = (f"| {' | '.join(row)} |" for row in table)
+    escaped = ([cell.replace("|", r"\|") for cell in row] for row in table)
+    head, *rows = (f"| {' | '.join(row)} |" for row in escaped)
     return "\n".join([head, "|---" * len(table[0]) + "|", *rows]) + "\n"
 
 
@@ -41,10 +52,9 @@ def _cell(runs: list[Run], name: str) -> str:
     values = [run.summary[name] for run in runs if has(run, name)]
     if len(values) < 2:
         return f"{values[0]:.3f}" if values else "–"
-    return f"{mean(values):.3f} ± {stdev(values):.3f}"
+    spread = stdev(values) if all(map(isfinite, values)) else nan
+    return f"{mean(values):.3f} ± {spread:.3f}"
 
 
 def _escaped(text: str) -> str:
-    for character in "_%#&":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("±", r"$\pm$").replace("–", "--")
+    return text.translate(_LATEX)

@@ -7,11 +7,11 @@ import io
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from tubelet.loggers.curves import read_metrics
 from tubelet.runtime.probes import PROBES, results, unfinished
@@ -20,6 +20,7 @@ from tubelet.storage import replacing
 
 ERROR = "error.txt"
 """In the directory of a job of a sweep that failed: why."""
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 IGNORED = ("resume", "sweep", "callbacks.pruning")
 
 
@@ -37,7 +38,7 @@ class Run:
     finished: bool
     """The run and all its probes."""
     error: str | None = None
-    """Why the job of a sweep failed, in one line."""
+    """Why the job of a sweep failed, or the run cannot be read, in one line."""
 
     pruned: str | None = None
     """Why Optuna has stopped the run early, in one line. Such a run has no result."""
@@ -54,7 +55,8 @@ class Run:
 def find_runs(folder: Path) -> list[Run]:
     """Every run directory below `folder` (or `folder` itself), sorted by name, with numbers in order: 2 before 10.
 
-    Raises ValueError if there is none.
+    A run with a damaged file is one that failed: it has no results, and its `error` names the file. Raises ValueError
+    if there is no run.
     """
     found = []
     for directory, folders, files in os.walk(folder):
@@ -64,7 +66,7 @@ def find_runs(folder: Path) -> list[Run]:
         folders[:] = [name for name in folders if not name.startswith(".")]
     if not found:
         raise ValueError(f"{folder}: no run directory in it")
-    return [_read(path, folder) for path in sorted(found, key=lambda path: _natural(path.relative_to(folder)))]
+    return [_read_or_say(path, folder) for path in sorted(found, key=lambda path: _natural(path.relative_to(folder)))]
 
 
 def grouped(runs: list[Run]) -> dict[str, list[Run]]:
@@ -77,7 +79,9 @@ def grouped(runs: list[Run]) -> dict[str, list[Run]]:
 
 def varied(runs: list[Run]) -> list[str]:
     """The config keys whose values differ between the runs. If one key repeats another by interpolation, both differ in
-    the same way; then only the shortest key is listed, because the value was set there."""
+    the same way; then only the shortest key is listed, because the value was set there. A run whose config cannot be
+    read says nothing of this."""
+    runs = [run for run in runs if run.config]
     keys = {key for run in runs for key in run.config if not key.startswith(IGNORED)}
     values = {key: tuple(repr(run.config.get(key)) for run in runs) for key in keys}
     distinct: dict[tuple[str, ...], str] = {}
@@ -148,20 +152,24 @@ def columns(table: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(column for row in table for column in row))
 
 
-def _read(path: Path, folder: Path) -> Run:
-    config = _flat(OmegaConf.to_container(OmegaConf.load(path / "config.yaml")))
+def read_run(path: Path, name: str) -> Run:
+    """The run in the directory `path`. Raises ValueError or OSError, which name the file, if it cannot be read."""
+    return _with_results(Run(name, path, _config(path / "config.yaml"), {}, {}, finished=False))
+
+
+def _with_results(run: Run) -> Run:
+    path, config = run.path, run.config
     metrics, summary = path / "metrics.csv", path / "summary.json"
     curves = read_metrics(metrics) if metrics.exists() else {}
     if finished := summary.exists():
-        last = json.loads(summary.read_text())
+        last = _mapping(summary)
     else:
         last = {"steps": max(curve[-1][0] for curve in curves.values() if curve)} if any(curves.values()) else {}
         last |= {name: curve[-1][1] for name, curve in curves.items() if curve}
-    name = path.name if path == folder else str(path.relative_to(folder))
     error = _reason(path)
     for probe in sorted((path / PROBES).glob("*")):
         if (probe / "summary.json").exists():
-            found = json.loads((probe / "summary.json").read_text())
+            found = _mapping(probe / "summary.json")
             last |= results(probe.name, found)
             if "device_hours" in last:  # of all that the point has cost
                 last["device_hours"] += found.get("device_hours", 0.0)
@@ -169,7 +177,38 @@ def _read(path: Path, folder: Path) -> Run:
             error = f"{probe.name}: {reason}"
     finished = finished and not unfinished(path, config.get("sweep.probes") or [])
     pruned = _line(path / PRUNED)
-    return Run(name, path, config, curves, last, finished and pruned is None, error, pruned)
+    return Run(run.name, path, config, curves, last, finished and pruned is None, error, pruned)
+
+
+def _read_or_say(path: Path, folder: Path) -> Run:
+    name = path.name if path == folder else str(path.relative_to(folder))
+    run = Run(name, path, {}, {}, {}, finished=False)
+    try:
+        run = replace(run, config=_config(path / "config.yaml"))
+        return _with_results(run)
+    except (OSError, ValueError) as error:  # of one run: the others are to be seen
+        return replace(run, error=str(error))
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        # not by OmegaConf, which takes 20 times as long
+        config: Any = yaml.load(file.read_text(), Loader=_LOADER)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} is no config: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is no config: it holds a list")
+    return _flat(config)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged: it holds no names and values")
+    return found
 
 
 def _reason(path: Path) -> str | None:
@@ -179,7 +218,7 @@ def _reason(path: Path) -> str | None:
 
 def _line(file: Path) -> str | None:
     """The first line of a file, if there is one."""
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
     return lines[0] if lines else None
 
 

@@ -57,6 +57,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: Watch
 
     def do_GET(self) -> None:
+        try:
+            self._answer()
+        except ConnectionError:
+            pass  # the reader has left
+        except (OSError, ValueError) as error:  # for example, the runs were moved: the page says so, and goes on asking
+            self._send(str(error).encode(), "text/plain; charset=utf-8", status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _answer(self) -> None:
         # a page of another site may be made to point at this machine: then it has another name
         names = (f"127.0.0.1:{self.server.server_port}", f"localhost:{self.server.server_port}")
         path = unquote(self.path)
@@ -76,8 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
-    def _send(self, data: bytes, kind: str, cache: str = "no-store") -> None:
-        self.send_response(HTTPStatus.OK)
+    def _send(self, data: bytes, kind: str, cache: str = "no-store", status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
         headers = {"Content-Type": kind, "Content-Length": str(len(data)), "Cache-Control": cache}
         for name, value in headers.items():
             self.send_header(name, value)
