@@ -65,6 +65,18 @@ def test_names_stand_below_where_no_number_was_swept(grid: list[Run]) -> None:
     assert not chart.series[0].line
 
 
+def test_further_keys_make_panels(grid: list[Run]) -> None:
+    flow = [run(one.config | {"target._target_": "Flow"}, one.summary) for one in grid[4:]]
+    pixels = [run(one.config | {"target._target_": "Pixels"}, one.summary) for one in grid]
+    charts, maps = headline(flow + pixels)
+    assert [chart.title for chart in charts] == ["knn/top1: Flow", "knn/top1: Pixels"]
+    assert [series.name for series in charts[1].series] == ["tube", "dual"]
+    assert charts[0].series[0].colour == charts[1].series[1].colour  # dual, in both
+    assert [each.title for each in maps] == ["knn/top1: Flow, mean", "knn/top1: Pixels, mean"]
+    many = [run(one.config | {"lr": i / 7, "a": i % 5, "b": i % 3}, one.summary) for i, one in enumerate(9 * grid)]
+    assert headline(many) == ([], [])  # no sweep
+
+
 def test_a_table_over_the_seeds(grid: list[Run]) -> None:
     grid[-1].summary.pop("knn/top1")  # its probe has not ended
     table = summary(grid)
