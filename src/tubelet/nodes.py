@@ -85,6 +85,20 @@ def trusted_target(node: Node, trusted: Collection[str] | None) -> Any:
     return target
 
 
+def check_trusted(value: Any, trusted: Collection[str]) -> None:
+    """Raises Untrusted if any node within `value`, which comes from a file, names what `trusted_target` refuses: to be
+    called before such a node becomes a part of a config, whose nodes are all built.
+    """
+    if isinstance(value, dict):
+        if "_target_" in value:
+            trusted_target(value, trusted)
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for item in value:
+        check_trusted(item, trusted)
+
+
 def target_of(path: str) -> Any:
     """Import `package.module.Name`. Raises ImportError or AttributeError.
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -91,7 +92,7 @@ def _with_parts_of_weights(cfg: DictConfig, unchosen: dict[str, Node]) -> DictCo
     source, new = read(cfg.weights), copy.deepcopy(cfg)
     parts = {"encoder": adopt.encoder_of, "preprocess": adopt.preprocess_of}
     if cfg.stage != "fit":
-        parts |= {"decoder": adopt.decoder_of, "target": adopt.target_of}
+        parts |= {group: partial(adopt.whole_of, group) for group in ("decoder", "target")}
     for group, part_of in parts.items():
         if group not in unchosen or cfg[group] is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,16 +13,19 @@ import pytest
 
 from tubelet import train
 from tubelet.config.compose import compose, compose_with_unchosen
+from tubelet.data.transforms import Preprocess
 from tubelet.decoders.self_attention import SelfAttentionDecoder
 from tubelet.encoders.timesformer import TimeSformer
 from tubelet.encoders.vit import VideoViT
 from tubelet.models.masked import MaskedModel
+from tubelet.nodes import path_of
 from tubelet.run import main
 from tubelet.targets.flow import Flow
-from tubelet.weights.adopt import changes, decoder_of, encoder_of, preprocess_of, target_of
+from tubelet.weights.adopt import changes, encoder_of, preprocess_of, whole_of
 from tubelet.weights.load import load_model, read
 from tubelet.weights.save import save_pretrained
 
+FLOW = path_of(Flow)
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES: dict[str, Any] = {"image_size": 16, "num_frames": 4, "patch_size": 8, "dim": 24, "depth": 1, "num_heads": 3}
 
@@ -125,11 +129,32 @@ def test_an_evaluation_takes_decoder_and_target_from_the_weights(
 
 
 def test_a_key_of_the_target_that_the_command_line_names_is_kept(weights: dict[str, Path]) -> None:
-    theirs = {"target": {"_target_": "a.Flow", "cells": 2, "floor": 0.02}}
+    theirs = {"target": {"_target_": FLOW, "cells": 2, "floor": 0.02}}
     source = replace(read(weights["vit"]), node=theirs)
-    config = {"_target_": "a.Flow", "cells": 4, "floor": 0.05}
-    assert target_of(source, config, {"_target_": "a.Flow", "cells": 4}, ()) == theirs["target"] | {"floor": 0.05}
-    assert decoder_of(source, config, {}, ()) == config
+    config = {"_target_": FLOW, "cells": 4, "floor": 0.05}
+    assert whole_of("target", source, config, {"_target_": FLOW, "cells": 4}, ()) == theirs["target"] | {"floor": 0.05}
+    assert whole_of("decoder", source, config, {}, ()) == config
+
+
+@pytest.mark.parametrize("part", ["decoder", "encoder", "target"])
+def test_no_part_that_is_taken_from_weights_can_run_code(
+    part: str, arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """A config is trusted as a whole, so what a file adds to it is checked before, however deep it lies."""
+    save_pretrained(MaskedModel(VideoViT(**SIZES), SelfAttentionDecoder, partial(Flow)), tmp_path / "w")
+    file = tmp_path / "w" / "config.json"
+    config = json.loads(file.read_text())
+    config["model"][part]["mean"] = [{"_target_": "os.mkdir", "path": str(tmp_path / "made")}]
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"os\.mkdir is not a class of tubelet"):
+        train(*arguments("experiment=demo_knn", f"weights={tmp_path / 'w'}", "masking=frame"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_preprocessing_of_weights_cannot_run_code(weights: dict[str, Path]) -> None:
+    node = {"_target_": path_of(Preprocess), "mean": [{"_target_": "os.mkdir"}]}
+    with pytest.raises(ValueError, match=r"os\.mkdir is not a class of tubelet"):
+        preprocess_of(replace(read(weights["vit"]), node={"preprocess": node}), node, {}, ())
 
 
 def test_settings_that_the_experiment_adds_are_kept(weights: dict[str, Path]) -> None:

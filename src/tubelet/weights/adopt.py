@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from tubelet.nodes import Node, arguments, parameters_of, trusted_target
+from tubelet.nodes import Node, arguments, check_trusted, parameters_of, trusted_target
 from tubelet.weights.source import Source
 
 _OF_TRAINING = ("drop_path", "dropout", "attention_dropout", "pooler_dim")
@@ -24,6 +24,7 @@ def encoder_of(source: Source, config: Node, file: Node, trust: Collection[str])
 
     Raises ValueError, naming the key, for a setting that this encoder does not have, or that the weights lack.
     """
+    check_trusted(source.encoder, trust)
     theirs = arguments(source.encoder, trust)
     known = parameters_of(trusted_target(source.encoder, trust))
     same_class = theirs["_target_"] == config["_target_"]
@@ -50,6 +51,7 @@ def preprocess_of(source: Source, config: Node, file: Node, trust: Collection[st
     node = source.node.get("preprocess")
     if node is None or node["_target_"] != config["_target_"]:
         return config
+    check_trusted(node, trust)
     theirs = arguments(node, trust)
     if source.unsupported:  # nothing is known of the geometry, which the config then decides
         theirs = {key: theirs[key] for key in ("mean", "std", "scale", "offset")}
@@ -58,20 +60,15 @@ def preprocess_of(source: Source, config: Node, file: Node, trust: Collection[st
     return {**config, **taken, **own}
 
 
-def decoder_of(source: Source, config: Node, file: Node, trust: Collection[str]) -> Node:
-    """The node of the decoder of `source`, with the keys that the command line names; weights without one leave
-    `config`.
+def whole_of(group: str, source: Source, config: Node, file: Node, trust: Collection[str]) -> Node:
+    """The node of the decoder or target (`group`) of `source`, with the keys that the command line names; weights
+    without one leave `config`.
     """
-    return _whole(source.node.get("decoder"), config, file)
-
-
-def target_of(source: Source, config: Node, file: Node, trust: Collection[str]) -> Node:
-    """The same for the target."""
-    return _whole(source.node.get("target"), config, file)
-
-
-def _whole(theirs: Node | None, config: Node, file: Node) -> Node:
-    return config if theirs is None else {**theirs, **{key: config[key] for key in config if key not in file}}
+    theirs = source.node.get(group)
+    if theirs is None:
+        return config
+    check_trusted(theirs, trust)
+    return {**theirs, **{key: config[key] for key in config if key not in file}}
 
 
 def changes(before: Node, after: Node) -> list[str]:
