@@ -7,6 +7,9 @@ names, sizes and types from it, so our unpickler refuses everything else.
 from __future__ import annotations
 
 import pickle
+from dataclasses import is_dataclass
+from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +18,15 @@ from torch.distributed import checkpoint as dcp
 
 from tubelet.weights.source import State, read_torch_file
 
-_TENSOR_LIST, _OTHER_STATE = (
-    ".metadata",
-    "meta.pt",
-)  # PyTorch's list of tensors; Lightning's file of all that is not sharded
+_TENSOR_LIST = ".metadata"  # PyTorch's
+_OTHER_STATE = "meta.pt"  # Lightning's: all that is not sharded
+_DATA = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
+"""Their dataclasses and enumerations may occur in the list."""
 _KNOWN = {
-    "torch.distributed.checkpoint.metadata": {
-        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
-        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
-    },
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
     "torch.serialization": {"_get_layout"},
     "pathlib": {"Path", "PosixPath", "WindowsPath"},
-}  # fmt: skip
+}
 
 
 def is_sharded(path: Path) -> bool:
@@ -51,6 +49,15 @@ def read_sharded(path: Path) -> dict[str, Any]:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if name not in _KNOWN.get(module, ()):
+        if module in _DATA:
+            found = getattr(import_module(module), name, None)
+            known = isinstance(found, type) and found.__module__ == module and _holds_data(found)
+        else:
+            known = name in _KNOWN.get(module, ())
+        if not known:
             raise ValueError(f"{module}.{name} does not belong in the list of a sharded checkpoint: refused")
         return super().find_class(module, name)
+
+
+def _holds_data(cls: type) -> bool:
+    return is_dataclass(cls) or issubclass(cls, Enum)
