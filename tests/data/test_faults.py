@@ -48,7 +48,7 @@ def read(job, report):
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    "reader", ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in (*available_readers(), "pyav_seek"))]
+    "reader", ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in available_readers())]
 )
 def test_no_reader_hangs_or_crashes(corpus, reader, record_property):
     results = list(run_jobs(read, [(str(file), reader) for file in corpus], workers=2, limit=LIMIT))

@@ -98,9 +98,9 @@ def test_a_file_that_changes_is_looked_at_again(tmp_path: Path) -> None:
     whole = h264(tmp_path / "whole.mp4")
     file = tmp_path / "a.mp4"
     file.write_bytes(whole.read_bytes())
-    assert kind_of(str(file)).readers[0] == "decord"
+    assert "decord" in kind_of(str(file)).readers
     copy(whole, file, 0.8)
-    assert kind_of(str(file)).readers[0] == "pyav_seek"
+    assert "decord" not in kind_of(str(file)).readers
 
 
 def test_a_cut_off_file_is_read_from_the_start(tmp_path: Path) -> None:

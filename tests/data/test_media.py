@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
+from tubelet.data.reader import READERS, VideoError, open_video, read_frames, why_not
 from tubelet.data.reader.pyav import PyavVideo
 from tubelet.videos.verify import Job, _same, examine
 
@@ -52,7 +52,7 @@ def decode(file, numbers):
 @pytest.mark.timeout(1800)
 def test_every_reader_on_every_file(media):
     """Prints who is right where. Wherever a reader is wrong, `verify` must not have named it."""
-    right, named, readers = Counter(), Counter(), [name for name in VERIFIED_READERS if why_not(name) is None]
+    right, named, readers = Counter(), Counter(), [name for name in READERS if why_not(name) is None]
     for file in media:
         finding = examine(Job(str(file)), lambda stage: None)
         assert finding.status == "ok", file
@@ -80,7 +80,7 @@ def clip_agrees(file, reader, numbers, expected):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("reader", VERIFIED_READERS)
+@pytest.mark.parametrize("reader", READERS)
 def test_memory_is_steady_over_2000_decodes(videos, reader):
     if reason := why_not(reader):
         pytest.skip(reason)

@@ -141,7 +141,7 @@ def test_a_reader_that_is_killed_gives_way_to_the_next(monkeypatch):
             if job.path == "dead.mp4":
                 yield job, Killed("", "keeps its decoder busy for more than 1 seconds")
             elif len(job.skip) < 2:
-                yield job, Killed(["decord", "torchcodec"][len(job.skip)], "crashes its decoder (SIGSEGV)")
+                yield job, Killed(["pyav_seek", "decord"][len(job.skip)], "crashes its decoder (SIGSEGV)")
             else:
                 yield job, Finding("ok", 3, reader="pyav")
 
@@ -149,20 +149,21 @@ def test_a_reader_that_is_killed_gives_way_to_the_next(monkeypatch):
     found = dict(examine_all([Job("dead.mp4"), Job("odd.mp4")], 1, 1.0))
     assert found["dead.mp4"].status == "keeps its decoder busy for more than 1 seconds"
     assert found["odd.mp4"].reader == "pyav"
-    assert [job.skip for jobs in rounds[1:] for job in jobs] == [("decord",), ("decord", "torchcodec")]
+    assert [job.skip for jobs in rounds[1:] for job in jobs] == [("pyav_seek",), ("pyav_seek", "decord")]
 
 
 def test_the_reader_is_the_first_that_agrees(videos):
     path = str(videos.parent / "0.mp4")
     assert examine(Job(path), print).reader == available_readers()[0]
-    assert examine(Job(path, skip=("decord", "torchcodec")), print).reader == "pyav_seek"
-    assert examine(Job(path, skip=("decord", "torchcodec", "pyav_seek")), print).reader == "pyav"
+    assert examine(Job(path, skip=("pyav_seek",)), print).reader == available_readers()[1]
+    assert examine(Job(path, skip=("pyav_seek", "decord", "torchcodec")), print).reader == "pyav"
 
 
 def test_a_reader_with_other_frames_is_refused(videos):
     path = str(videos.parent / "0.mp4")
     finding, sample, right = verify_module._decode(path, lambda: None)
-    assert right[:2] == ("pyav_seek", "decord")
+    assert right[0] == "pyav_seek"
+    assert "decord" in right
     assert finding == Finding("ok", 40, 24.0, 48, 64)
     assert len(sample) in (8, 9)
     assert 39 in sample

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
+from tubelet.bench import WIDTH
 from tubelet.clip import ClipGrid
 from tubelet.data.dataset import Batch, TrainingVideos, collate
 from tubelet.data.device_crops import FramesBatch, UncroppedVideos, collate_frames
@@ -148,7 +149,7 @@ def print_timings(timings: list[Timing], repeats: int) -> None:
             f"{t.repeated:.1f}", f"{t.repeated_to_whole:.2f}", f"{1000 / t.whole:.0f}", f"{1000 / t.repeated:.0f}",
             f"{t.device:.1f}" if t.crops == "device" else "",
         )  # fmt: skip
-    Console().print("clips of 16 frames at 224 pixels; milliseconds of one core per clip", table)
+    Console(width=WIDTH).print("clips of 16 frames at 224 pixels; milliseconds of one core per clip", table)
 
 
 def render(directory: Path, videos: int = 2, frames: int = 240) -> dict[str, Files]:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tubelet.bench.scale import WIDTH, Cost, cost
+from tubelet.bench import WIDTH
+from tubelet.bench.scale import Cost, cost
 from tubelet.bench.speeds import speed_of
 from tubelet.config.compose import compose, conf_directory
 from tubelet.nodes import build

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tubelet.bench import WIDTH
 from tubelet.bench.subjects import StepLoss, draw_mask
 from tubelet.config.compose import build_model, compose
 from tubelet.masking import MaskGenerator, tube
@@ -24,8 +25,6 @@ from tubelet.runtime.cost import Cost, cost_of
 
 RECIPES = ("base", "large", "huge")
 """Sizes for which there is a conf/experiment/pretrain_k400_*.yaml."""
-WIDTH = 120
-"""Columns of a printed table, also where a pipe or a file has none: figures are not cut short."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Column, Table
 
+from tubelet.bench import WIDTH
 from tubelet.config.compose import build_model
 from tubelet.data.background import in_threads
 from tubelet.data.manifest import Record
@@ -109,7 +110,7 @@ def print_timings(timings: dict[str, Timing], device: str) -> None:
         per_window = (f"{1000 * seconds / t.windows_made:.1f}" for seconds in stages)
         table.add_row(name, str(t.windows_made), *per_window, f"{t.whole_to_limit:.2f}")
     unit = "milliseconds of one core" if torch.device(device).type == "cpu" else "milliseconds of the clock"
-    Console().print(f"{unit} per window", table)
+    Console(width=WIDTH).print(f"{unit} per window", table)
 
 
 def _decode(frame_stride: int, record: Record) -> Iterator[Window]:

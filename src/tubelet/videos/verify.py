@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tubelet.data.manifest import LABEL_COLUMNS, SEGMENT_COLUMNS, Manifest
-from tubelet.data.reader import VERIFIED_READERS, VideoError, open_video, read_frames, why_not
+from tubelet.data.reader import VideoError, open_video, read_frames, why_not
 from tubelet.data.reader.kind import look_at
 from tubelet.data.reader.pyav import PyavVideo
 from tubelet.data.sampling import span
@@ -123,8 +123,8 @@ def examine(job: Job, report: Report) -> Finding:
         finding, sample, right = _decode(job.path, heartbeat(report, ""))
     except VideoError as error:
         return Finding(" ".join(error.reason.split()))
-    for name in VERIFIED_READERS:
-        if name in right and name not in job.skip and why_not(name) is None:
+    for name in right:
+        if name not in job.skip and why_not(name) is None:
             report(name)
             if name == "pyav" or _agrees(job.path, name, sample, report):
                 return replace(finding, reader=name)
@@ -132,8 +132,8 @@ def examine(job: Job, report: Report) -> Finding:
 
 
 def _decode(path: str, progress: Callable[[], object]) -> tuple[Finding, dict[int, np.ndarray], tuple[str, ...]]:
-    """What sequential decoding finds, a sample of its frames by number, and the readers that may be right. An error
-    ends the video where it occurs.
+    """What sequential decoding finds, a sample of its frames by number, and the readers that may be right, the quickest
+    first. An error ends the video where it occurs.
 
     A sample does not clear decord and torchcodec: they must also be right on files of this kind. Of a damaged file only
     PyAV is right: what decord makes of it differs from one opening to the next (seen: other pixels, frames or an
@@ -167,7 +167,7 @@ def _decode(path: str, progress: Callable[[], object]) -> tuple[Finding, dict[in
         last = video.picture(frame)
         height, width = last.shape[:2]
         finding = Finding("ok", number + 1, video.fps or None, height, width, remark=remark)
-        right = ("pyav",) if corrupt or remark else ("pyav_seek", *kind.readers)
+        right = ("pyav",) if corrupt or remark else (*kind.readers[:-1], "pyav_seek", "pyav")
         return finding, {number: last} | dict(kept.values()), right
 
 

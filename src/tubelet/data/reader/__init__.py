@@ -30,7 +30,6 @@ from tubelet.data.reader.video import Shrink, Video, VideoError, first_line
 
 __all__ = [
     "READERS",
-    "VERIFIED_READERS",
     "Shrink",
     "Video",
     "VideoError",
@@ -48,20 +47,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-READERS = ("decord", "torchcodec", "pyav")
-"""In order of preference: `reader="auto"` takes the first that loads and is right on files of this kind, and the next
-where it fails.
-"""
-
-VERIFIED_READERS = ("decord", "torchcodec", "pyav_seek", "pyav")
-"""What a manifest's `reader` column may name, quickest first; `pyav` is right by definition, the others must prove it
-file by file.
+READERS = ("pyav_seek", "decord", "torchcodec", "pyav")
+"""Quickest first (docs/performance.md). `reader="auto"` takes the first that loads and is right on files of this kind,
+and the next where it fails. `pyav` is right by definition; `tubelet verify` lets the others prove it file by file.
 """
 
 _OPENERS: dict[str, Callable[[str], Video]] = {
+    "pyav_seek": SeekingPyavVideo,
     "decord": DecordVideo,
     "torchcodec": TorchcodecVideo,
-    "pyav_seek": SeekingPyavVideo,
     "pyav": PyavVideo,
 }
 

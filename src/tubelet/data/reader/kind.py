@@ -130,7 +130,7 @@ def _right_readers(video: PyavVideo, packets: _Packets) -> tuple[str, ...]:
         return ("pyav",)
     if packets.hidden or packets.open_groups or not plain:
         return ("pyav_seek", "pyav")
-    return ("decord", "torchcodec", "pyav_seek", "pyav")
+    return ("pyav_seek", "decord", "torchcodec", "pyav")
 
 
 def _may_reorder(video: PyavVideo) -> bool:
