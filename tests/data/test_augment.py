@@ -74,3 +74,38 @@ def test_settings_are_checked():
         Augment(erase=25)
     with pytest.raises(ValueError, match=r"rand_augment 'm7' is not in timm's notation"):
         Augment(rand_augment="m7")
+
+
+def drawn(augment, frames, size, count=64):
+    """The different clips that it makes of the frames."""
+    outs = [augment(frames, size, generator(i)) for i in range(count)]
+    return {out.numpy().tobytes(): out for out in outs}.values()
+
+
+def test_turns_are_quarters_of_a_square_and_halves_of_anything_else():
+    frames = noise(3, 16, 16)
+    outs = drawn(Augment(WHOLE, turn=True), frames, (16, 16))
+    assert len(outs) == 4
+    for quarters in range(4):
+        assert any(np.array_equal(np.rot90(frames.numpy(), quarters, (1, 2)), out.numpy()) for out in outs)
+    wide = noise(3, 16, 24)
+    assert len(drawn(Augment(WHOLE, turn=True), wide, (16, 24))) == 2
+
+
+def test_half_of_the_clips_run_backwards():
+    frames = noise(3, 16, 16)
+    outs = drawn(Augment(WHOLE, reverse=True), frames, (16, 16))
+    assert len(outs) == 2
+    assert any(torch.equal(out, frames.flip(0)) for out in outs)
+
+
+@pytest.mark.parametrize(("channels", "colours"), [(1, 2), (3, 12)])
+def test_colours_are_exchanged_and_negated(channels, colours):
+    frames = noise(3, 16, 16)[..., :channels]
+    outs = drawn(Augment(WHOLE, recolour=True), frames, (16, 16), count=256)
+    assert len(outs) == colours
+    assert any(torch.equal(out, 255 - frames) for out in outs)
+    for out in outs:  # a pixel's channels stay together
+        assert torch.equal(out.sort(-1).values, frames.sort(-1).values) or torch.equal(
+            out.sort(-1).values, (255 - frames).sort(-1).values
+        )

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import pytest
@@ -71,7 +72,10 @@ def test_a_box_by_hand():
     assert torch.equal(clip, frames[:, 1:3, 2:5].flip(2).permute(3, 0, 1, 2).float())
 
 
-@pytest.mark.parametrize("augment", [Augment(erase=0.25), Augment(rand_augment="rand-m7-n4-mstd0.5-inc1")])
-def test_what_only_the_loader_has_is_refused(videos, tmp_path, augment):
-    with pytest.raises(ValueError, match=r"data\.crops=device only crops, resizes and flips: set data\.augment\.rand"):
-        batches(videos, tmp_path, "device", augment=augment)
+@pytest.mark.parametrize(
+    ("key", "value"), [("erase", 0.25), ("rand_augment", "rand-m7-n4-mstd0.5-inc1"), ("reverse", True)]
+)
+def test_what_only_the_loader_has_is_refused(videos, tmp_path, key, value):
+    expected = re.escape(f"data.crops=device only crops, resizes and flips: unset data.augment.{key} ({value}), or set")
+    with pytest.raises(ValueError, match=expected):
+        batches(videos, tmp_path, "device", augment=Augment(**{key: value}))

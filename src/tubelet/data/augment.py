@@ -26,16 +26,25 @@ _GREY, _SPREAD = 115.0, 58.0  # of the noise in an erased box: about ImageNet's 
 
 @dataclass(frozen=True)
 class Augment:
-    """crop, then RandAugment, then erasing. (The left-right flip is a property of the data set, not of a recipe.)
+    """crop, then RandAugment, then erasing, then the last three. (The left-right flip is a property of the data set,
+    not of a recipe.)
 
     crop           one of tubelet.data.crops
     rand_augment   timm's notation, as in "rand-m7-n4-mstd0.5-inc1"; None: no RandAugment
     erase          how often, in [0, 1], a box of 2% to 33% of the clip is filled with noise
+    turn           turn the clip by 0, 90, 180 or 270 degrees (0 or 180 unless it is square)
+    reverse        play half of the clips backwards
+    recolour       exchange the colour channels, and make a negative of half of the clips
+
+    The last three leave few labels true: they are for pretraining on few videos (docs/learning.md).
     """
 
     crop: Crop = field(default_factory=MultiScale)
     rand_augment: str | None = None
     erase: float = 0.0
+    turn: bool = False
+    reverse: bool = False
+    recolour: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.erase <= 1.0:
@@ -44,8 +53,9 @@ class Augment:
             _timm_transform(self.rand_augment, (224, 224))  # a mistake in the notation shows here, not in a worker
 
     @property
-    def only_crops(self) -> bool:
-        return self.rand_augment is None and not self.erase
+    def beside_crop(self) -> list[str]:
+        """The names of what it does beside the crop."""
+        return [name for name in ("rand_augment", "erase", "turn", "reverse", "recolour") if getattr(self, name)]
 
     def __call__(self, frames: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
         """uint8 [T,H,W,C] -> uint8 [T,h,w,C] with (h, w) = size."""
@@ -55,7 +65,23 @@ class Augment:
             frames = rand_augment(frames, self.rand_augment, seed=draw(2**62, generator))
         if self.erase and float(torch.rand((), generator=generator)) < self.erase:
             frames = erase(frames, generator)
-        return frames
+        if self.turn:
+            frames = turn(frames, generator)
+        if self.reverse and draw(2, generator):
+            frames = frames.flip(0)
+        return recolour(frames, generator) if self.recolour else frames
+
+
+def turn(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 [T,h,w,C] turned by a multiple of 90 degrees, or of 180 where h and w differ."""
+    quarters = draw(4, generator) if frames.shape[1] == frames.shape[2] else 2 * draw(2, generator)
+    return frames.rot90(quarters, dims=(1, 2))
+
+
+def recolour(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """uint8 [T,h,w,C] with its channels in another order, or a negative of that."""
+    frames = frames[..., torch.randperm(frames.shape[-1], generator=generator)]
+    return 255 - frames if draw(2, generator) else frames
 
 
 def rand_augment(frames: Tensor, config: str, seed: int) -> Tensor:

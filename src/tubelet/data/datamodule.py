@@ -129,11 +129,9 @@ class VideoDataModule(L.LightningDataModule):
         self.paths = {split: path for split, path in (("train", train), ("val", val), ("test", test)) if path}
         if not self.paths:
             raise ValueError("data needs at least one manifest: set data.train, data.val or data.test")
-        if crops == "device" and augment is not None and not augment.only_crops:
-            raise ValueError(
-                "data.crops=device only crops, resizes and flips: set data.augment.rand_augment=null and "
-                f"data.augment.erase=0 (they are {augment.rand_augment} and {augment.erase:g}), or data.crops=loader"
-            )
+        if crops == "device" and augment is not None and (more := augment.beside_crop):
+            more = ", ".join(f"data.augment.{name} ({getattr(augment, name)})" for name in more)
+            raise ValueError(f"data.crops=device only crops, resizes and flips: unset {more}, or set data.crops=loader")
         self.crops = crops
         self.batch_size, self.repeats, self.accumulate = batch_size, repeats, accumulate
         self.num_workers, self.timeout, self.reader = num_workers, timeout, reader
