@@ -23,7 +23,8 @@ from rich.table import Table
 from tubelet.data.manifest import Manifest
 
 Task = Literal["finetune", "pretrain"]
-_SIDES = {"left", "right", "clockwise", "anticlockwise", "counterclockwise", "leftward", "rightward"}
+_SIDES = {"left", "leftward", "leftwards", "right", "rightward", "rightwards"}
+_SIDES |= {"clockwise", "anticlockwise", "counterclockwise", "cw", "ccw"}
 _STEPS = 3000  # at least, as far as 200 epochs allow
 _WHOLE = 64  # frames of up to so many pixels are not cropped
 _KEYS = ("batch_size", "base_lr", "layer_decay", "drop_path", "head_dropout", "mixup")
