@@ -130,8 +130,8 @@ class VideoDataModule(L.LightningDataModule):
         if not self.paths:
             raise ValueError("data needs at least one manifest: set data.train, data.val or data.test")
         if crops == "device" and augment is not None and (more := augment.beside_crop):
-            more = ", ".join(f"data.augment.{name} ({getattr(augment, name)})" for name in more)
-            raise ValueError(f"data.crops=device only crops, resizes and flips: unset {more}, or set data.crops=loader")
+            keys = ", ".join(f"data.augment.{name} ({getattr(augment, name)})" for name in more)
+            raise ValueError(f"data.crops=device only crops, resizes and flips: unset {keys}, or set data.crops=loader")
         self.crops = crops
         self.batch_size, self.repeats, self.accumulate = batch_size, repeats, accumulate
         self.num_workers, self.timeout, self.reader = num_workers, timeout, reader
