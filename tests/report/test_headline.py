@@ -39,6 +39,12 @@ def test_what_was_swept_and_what_answers(grid: list[Run]) -> None:
     assert results(grid) == ["val/knn_top1"]
 
 
+def test_what_follows_from_a_swept_name_is_left_out() -> None:
+    scenes = {"camera": 8, "motions": 8, "small": 6}
+    runs = [run({"data.num_classes": n, "data.scene": scene}, {"val/top1": 0.5}) for scene, n in scenes.items()]
+    assert swept_keys(runs) == ["data.scene"]
+
+
 def test_a_row_has_short_names(grid: list[Run]) -> None:
     assert {"masking": "dual", "masking.ratio": 0.75, "seed": 1}.items() <= rows(grid)[-1].items()
 

@@ -92,14 +92,19 @@ def varied(runs: list[Run]) -> list[str]:
 
 
 def swept_keys(runs: list[Run]) -> list[str]:
-    """The keys that were swept, without seeds. A class that was swept brings settings of its own along: a key whose
-    value follows from that of another key is left out.
+    """The keys that were swept, without seeds. What was swept brings settings of its own along: a key whose value
+    follows from that of a class, or of another name such as a scene's, is left out.
     """
+    keys = [key for key in varied(runs) if not key.endswith("seed")]
     kept: list[str] = []
-    for key in sorted(varied(runs), key=lambda key: not key.endswith("._target_")):
-        if not key.endswith("seed") and not any(_follows(runs, key, other) for other in kept):
+    for key in sorted(keys, key=lambda key: (not key.endswith("._target_"), not _is_name(runs, key))):
+        if not any(_follows(runs, key, other) for other in kept):
             kept.append(key)
     return kept
+
+
+def _is_name(runs: list[Run], key: str) -> bool:
+    return all(isinstance(run.config.get(key), str) for run in runs)
 
 
 def _follows(runs: list[Run], key: str, other: str) -> bool:
