@@ -76,6 +76,6 @@ def test_a_box_by_hand():
     ("key", "value"), [("erase", 0.25), ("rand_augment", "rand-m7-n4-mstd0.5-inc1"), ("reverse", True)]
 )
 def test_what_only_the_loader_has_is_refused(videos, tmp_path, key, value):
-    expected = re.escape(f"data.crops=device only crops, resizes and flips: unset data.augment.{key} ({value}), or set")
+    expected = re.escape(f"data.crops=device only crops, resizes and flips: turn off data.augment.{key} ({value})")
     with pytest.raises(ValueError, match=expected):
         batches(videos, tmp_path, "device", augment=Augment(**{key: value}))

@@ -8,7 +8,7 @@ we crop first, which leaves fewer pixels to distort; and an erased box holds the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any
 
@@ -55,7 +55,7 @@ class Augment:
     @property
     def beside_crop(self) -> list[str]:
         """The names of what it does beside the crop."""
-        return [name for name in ("rand_augment", "erase", "turn", "reverse", "recolour") if getattr(self, name)]
+        return [each.name for each in fields(self) if each.name != "crop" and getattr(self, each.name)]
 
     def __call__(self, frames: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
         """uint8 [T,H,W,C] -> uint8 [T,h,w,C] with (h, w) = size."""

@@ -131,7 +131,9 @@ class VideoDataModule(L.LightningDataModule):
             raise ValueError("data needs at least one manifest: set data.train, data.val or data.test")
         if crops == "device" and augment is not None and (more := augment.beside_crop):
             keys = ", ".join(f"data.augment.{name} ({getattr(augment, name)})" for name in more)
-            raise ValueError(f"data.crops=device only crops, resizes and flips: unset {keys}, or set data.crops=loader")
+            raise ValueError(
+                f"data.crops=device only crops, resizes and flips: turn off {keys}, or set data.crops=loader"
+            )
         self.crops = crops
         self.batch_size, self.repeats, self.accumulate = batch_size, repeats, accumulate
         self.num_workers, self.timeout, self.reader = num_workers, timeout, reader

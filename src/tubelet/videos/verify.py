@@ -167,7 +167,7 @@ def _decode(path: str, progress: Callable[[], object]) -> tuple[Finding, dict[in
         last = video.picture(frame)
         height, width = last.shape[:2]
         finding = Finding("ok", number + 1, video.fps or None, height, width, remark=remark)
-        right = ("pyav",) if corrupt or remark else (*kind.readers[:-1], "pyav_seek", "pyav")
+        right = ("pyav",) if corrupt or remark else tuple(dict.fromkeys((*kind.readers[:-1], "pyav_seek", "pyav")))
         return finding, {number: last} | dict(kept.values()), right
 
 

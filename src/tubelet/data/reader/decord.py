@@ -1,5 +1,5 @@
-"""decord: exact on most files; wrong on others, never to be asked for more frames than there are
-(dmlc/decord#373). docs/videos.md lists the kinds; without `tubelet verify` only files of the right ones come here.
+"""decord: exact on most files; wrong on others, never to be asked for more frames than there are (dmlc/decord#373).
+docs/videos.md lists the kinds; without `tubelet verify` only files of the right ones come here.
 """
 
 from __future__ import annotations
